@@ -1,0 +1,100 @@
+# make run      the gateway with the built-in demo engine, on 127.0.0.1:8000
+# make test     all tests
+# make check    format, lint, types, floors, every file in conf/, all tests
+# make install  the command `llmproxy` in .venv/bin
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+MINUTES ?= 30
+
+# Where `install-program` and `install-systemd` put things.
+PREFIX ?= /opt/llmproxy
+DESTDIR ?=
+UNITDIR ?= /lib/systemd/system
+SYSUSERSDIR ?= /usr/lib/sysusers.d
+CONFDIR ?= /etc/llmproxy
+
+METADATA := setup.cfg pyproject.toml proxy/__init__.py
+
+.DEFAULT_GOAL := help
+.PHONY: help run install install-dev test check lint conf docs soak bench install-program install-systemd clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+run: $(VENV)/.installed
+	$(BIN)/llmproxy run --demo
+
+# --- installing ---------------------------------------------------------------
+
+install: $(VENV)/.installed
+
+install-dev: $(VENV)/.installed-dev
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python $(METADATA)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[speed]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python $(METADATA)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[speed,redis,sql,dev]'
+	@touch $(VENV)/.installed $@
+
+# --- checking -----------------------------------------------------------------
+
+test: install-dev
+	$(BIN)/python -m pytest -q
+
+# `make test check` runs the tests once.
+check: lint conf test
+
+lint: install-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+conf: install-dev
+	for file in $(filter-out conf/keys.example.yaml, $(wildcard conf/*.yaml)); do \
+		$(BIN)/llmproxy check $$file || exit; \
+	done
+
+# What is generated from the schema; a test fails when it is stale.
+docs: install-dev
+	$(BIN)/llmproxy schema > conf/llmproxy.schema.json
+	$(BIN)/python -c 'from proxy.config import reference; print(reference(), end="")' > docs/config.md
+
+soak: install-dev
+	$(BIN)/python tests/soak.py --minutes $(MINUTES)
+
+bench: install-dev
+	for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit; done
+
+# --- as a service ---------------------------------------------------------------
+
+# The program, in a virtual environment of its own (which cannot be moved, so there is no DESTDIR).
+install-program:
+	$(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/python -m pip install --quiet --disable-pip-version-check '.[speed,redis,sql]'
+
+# The units, the user and a first configuration, which is never overwritten.
+install-systemd:
+	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(CONFDIR)
+	install -d -m 0700 $(DESTDIR)$(CONFDIR)/credentials
+	sed 's|/opt/llmproxy/|$(PREFIX)/|; s|/etc/llmproxy/|$(CONFDIR)/|g' systemd/llmproxy.service \
+		> $(DESTDIR)$(UNITDIR)/llmproxy.service
+	chmod 0644 $(DESTDIR)$(UNITDIR)/llmproxy.service
+	install -m 0644 systemd/llmproxy.socket $(DESTDIR)$(UNITDIR)/llmproxy.socket
+	install -m 0644 systemd/llmproxy.sysusers $(DESTDIR)$(SYSUSERSDIR)/llmproxy.conf
+	install -m 0644 conf/llmproxy.schema.json $(DESTDIR)$(CONFDIR)/llmproxy.schema.json
+	test -e $(DESTDIR)$(CONFDIR)/llmproxy.yaml || \
+		install -m 0644 conf/llmproxy.yaml $(DESTDIR)$(CONFDIR)/llmproxy.yaml
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache \
+		.hypothesis .import_linter_cache
+	find proxy tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

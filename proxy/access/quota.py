@@ -1,0 +1,52 @@
+"""A quota: so much per period, counted from midnight UTC.
+
+What is stored is the use and when it was last set to 0. Nothing has to run at
+midnight: a use that was counted before the current period began is no use now.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+Unit = Literal["tokens", "requests"]
+Period = Literal["never", "daily", "weekly", "monthly"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """`total` units per period; `used` counts from `last_reset_at`, None meaning since ever."""
+
+    total: int
+    used: int = 0
+    unit: Unit = "tokens"
+    period: Period = "never"
+    last_reset_at: float | None = None
+
+    def used_at(self, now: float) -> int:
+        return 0 if self.is_due(now) else self.used
+
+    def left_at(self, now: float) -> int:
+        return max(0, self.total - self.used_at(now))
+
+    def is_due(self, now: float) -> bool:
+        """Whether a period has begun since the use was last set to 0."""
+        start = period_start(self.period, now)
+        return start is not None and (self.last_reset_at is None or self.last_reset_at < start)
+
+    def debited(self, amount: int, now: float) -> "Quota":
+        """The quota after `amount` more, in the period that `now` lies in."""
+        if self.is_due(now):
+            return replace(self, used=amount, last_reset_at=period_start(self.period, now))
+        return replace(self, used=self.used + amount)
+
+
+def period_start(period: Period, now: float) -> float | None:
+    """The UTC midnight, Monday's midnight or first of the month that `now` comes after; None: never."""
+    if period == "never":
+        return None
+    day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if period == "weekly":
+        day -= timedelta(days=day.weekday())
+    elif period == "monthly":
+        day = day.replace(day=1)
+    return day.timestamp()

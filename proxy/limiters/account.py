@@ -1,0 +1,105 @@
+"""What one subject (a key, a user, an address, everybody) may still do.
+
+Asking and taking are apart: a request is asked of all its accounts first and
+taken from them only when all agree, so nothing has ever to be rolled back.
+"""
+
+from proxy.limiters.bucket import Bucket
+from proxy.limiters.concurrency import Slots
+from proxy.limiters.spec import Limiting, Plan, Rate, Scope, merged, plan
+
+# What was left when a request was decided on: the plan, its open slots, and the
+# levels of its buckets in the plan's order.
+Reading = tuple[Plan, int, list[float]]
+
+
+class Account:
+    """The slots and buckets of one subject, as its spec wants them.
+
+    `own` and `base` are what the spec was merged from: one look at both tells
+    whether it still holds. `total` counts the open slots of the whole scope.
+    """
+
+    __slots__ = ("base", "own", "plan", "requests", "slots", "spec", "tokens", "total")
+
+    def __init__(
+        self,
+        scope: Scope,
+        base: Limiting | None,
+        own: Limiting | None,
+        *,
+        total: Slots,
+        now: float,
+    ) -> None:
+        self.base = base
+        self.own = own
+        self.total = total
+        self.spec = merged(own, base)
+        self.plan = shape = plan(scope, self.spec)
+        self.slots = Slots(shape.max_concurrent)
+        self.requests = [Bucket(rate.rate, rate.burst, now) for rate in shape.requests]
+        tokens = shape.tokens
+        self.tokens = Bucket(tokens.rate, tokens.burst, now) if tokens else None
+
+    def admits(self, tokens: float, now: float) -> bool:
+        """Whether every limiter here lets this request through now; takes nothing."""
+        slots = self.slots
+        if slots.limit and slots.open >= slots.limit:
+            return False
+        for bucket in self.requests:
+            if bucket.wait(1.0, now):
+                return False
+        return self.tokens is None or not self.tokens.wait(tokens, now)
+
+    def take(self, tokens: float) -> Reading:
+        """Take what `admits` just allowed."""
+        slots, levels = self.slots, []
+        slots.open += 1
+        self.total.open += 1
+        for bucket in self.requests:
+            bucket.level = level = bucket.level - 1.0
+            levels.append(level)
+        if self.tokens is not None:
+            levels.append(self.tokens.take(tokens))
+        return self.plan, slots.open, levels
+
+    def release(self, held: float) -> None:
+        """Give back the slot that `take` opened, `held` seconds later."""
+        self.slots.release(held)
+        self.total.open -= 1
+
+    def reading(self, now: float) -> Reading:
+        """The state as it is, with nothing taken."""
+        buckets = self._buckets()
+        for bucket in buckets:
+            bucket.wait(0.0, now)
+        return self.plan, self.slots.open, [bucket.level for bucket in buckets]
+
+    def is_idle(self, now: float) -> bool:
+        """A new account would be the same: nothing is lost by dropping this one."""
+        return not self.slots.open and all(bucket.is_full(now) for bucket in self._buckets())
+
+    def is_square(self, now: float) -> bool:
+        """No slot is open and nothing is owed; at most a part of a burst is used up."""
+        return not self.slots.open and all(not bucket.wait(0.0, now) for bucket in self._buckets())
+
+    def refit(self, base: Limiting | None, own: Limiting | None, now: float) -> None:
+        """Follow a changed configuration; open slots, debts and what was used stay."""
+        fresh = Account(self.plan.scope, base, own, total=self.total, now=now)
+        self.base, self.own = base, own
+        if fresh.spec == self.spec:
+            return
+        known = {rate.name: bucket for rate, bucket in zip(self._rates(), self._buckets(), strict=True)}
+        for rate, bucket in zip(fresh._rates(), fresh._buckets(), strict=True):
+            if rate.name in known:
+                bucket.adopt(known[rate.name], now)
+        self.spec, self.plan = fresh.spec, fresh.plan
+        self.requests, self.tokens = fresh.requests, fresh.tokens
+        self.slots.limit = fresh.slots.limit
+
+    def _buckets(self) -> list[Bucket]:
+        return self.requests if self.tokens is None else [*self.requests, self.tokens]
+
+    def _rates(self) -> list[Rate]:
+        tokens = self.plan.tokens
+        return [*self.plan.requests, tokens] if tokens else list(self.plan.requests)

@@ -1,0 +1,82 @@
+"""The state of the limits as header lines, in the two dialects clients read.
+
+OpenAI's `x-ratelimit-*` knows one requests and one tokens limit, so the
+tightest of each is told, resets in Go's duration syntax. The IETF fields
+(draft-ietf-httpapi-ratelimit-headers) name every policy. On a refusal no reset
+lies after Retry-After, as the draft asks.
+"""
+
+from collections.abc import Sequence
+from math import ceil, inf
+
+from proxy.limiters.account import Reading
+from proxy.limiters.bucket import EPSILON
+from proxy.limiters.spec import Rate
+
+# What a sum of doubles may be off, in milliseconds or seconds; without it a full
+# minute would be told as 61 s.
+ROUNDING = 1e-3
+
+
+def grant_lines(readings: Sequence[Reading]) -> bytes:
+    """Header lines for an answer that was let through; empty where nothing is limited."""
+    return "".join(_state_lines(readings, inf)).encode("ascii")
+
+
+def refusal_lines(readings: Sequence[Reading], wait: float) -> bytes:
+    """The same for a refusal, with when to come back: whole seconds, and exactly."""
+    retry_after = max(1, ceil(wait))
+    lines = _state_lines(readings, retry_after)
+    lines.append(f"retry-after: {retry_after}\r\nretry-after-ms: {max(1, ceil(wait * 1000))}\r\n")
+    return "".join(lines).encode("ascii")
+
+
+def go_duration(seconds: float) -> str:
+    """A span as Go's time.ParseDuration reads it: 12ms, 1.5s, 6m0s, 1h0m0s."""
+    milliseconds = ceil(seconds * 1000 - ROUNDING)
+    if milliseconds <= 0:
+        return "0s"
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    if not minutes:
+        return f"{rest / 1000:g}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest / 1000:g}s" if hours else f"{minutes}m{rest / 1000:g}s"
+
+
+def _state_lines(readings: Sequence[Reading], latest_reset: float) -> list[str]:
+    items: list[str] = []
+    requests = tokens = None
+    for plan, open_slots, levels in readings:
+        if plan.max_concurrent:
+            free = plan.max_concurrent - open_slots
+            items.append(f"{plan.slots}{free if free > 0 else 0}")
+        for rate, level in zip(plan.requests, levels, strict=False):
+            items.append(_item(rate, level, latest_reset))
+            if requests is None or level < requests[1]:
+                requests = rate, level
+        if plan.tokens is not None:
+            items.append(_item(plan.tokens, levels[-1], latest_reset))
+            if tokens is None or levels[-1] < tokens[1]:
+                tokens = plan.tokens, levels[-1]
+    if not items:
+        return []
+    lines = [_openai_lines(*tightest) for tightest in (requests, tokens) if tightest]
+    policies = ", ".join([plan.policy for plan, _, _ in readings if plan.policy])
+    lines.append(f"ratelimit-policy: {policies}\r\nratelimit: {', '.join(items)}\r\n")
+    return lines
+
+
+def _item(rate: Rate, level: float, latest_reset: float) -> str:
+    reset = ceil((rate.burst - level) / rate.rate - ROUNDING)
+    left = int(level + EPSILON) if level > 0.0 else 0
+    return f"{rate.item}{left};t={reset if reset < latest_reset else latest_reset}"
+
+
+def _openai_lines(rate: Rate, level: float) -> str:
+    left = int(level + EPSILON) if level > 0.0 else 0
+    return (
+        f"{rate.line}{left}\r\n"
+        f"x-ratelimit-reset-{rate.kind}: {go_duration((rate.burst - level) / rate.rate)}\r\n"
+    )

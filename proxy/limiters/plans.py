@@ -1,0 +1,55 @@
+"""Which plans a request has to pass, for limits whose levels are kept elsewhere.
+
+The in-memory limits keep a plan in every account; a store that several
+processes share is told the plan with every request, under the account's name.
+"""
+
+from proxy.limiters.limits import EVERYBODY, Subject
+from proxy.limiters.spec import SCOPES, Limiting, Plan, Scope, ScopeSpecs, merged, plan
+from proxy.limiters.table import network
+
+# Plans of keys that bring limits of their own, made once per kind of key: people
+# sell a handful of tiers. All are dropped when that turns out to be wrong.
+MAX_OWN_PLANS = 4096
+
+
+class Plans:
+    """The plans of one configuration."""
+
+    def __init__(self, specs: ScopeSpecs) -> None:
+        self._specs = specs
+        self._plans = {
+            scope: made
+            for scope, spec in zip(SCOPES, specs.in_order(), strict=True)
+            if spec is not None and not (made := plan(scope, spec)).is_empty
+        }
+        self._own: dict[Limiting, Plan] = {}
+        self._has_token_limits = specs.count_tokens()
+
+    def counts_tokens(self, subject: Subject) -> bool:
+        """Whether an estimate of this subject's tokens is worth making."""
+        own = subject.limits
+        return self._has_token_limits or (own is not None and bool(own.tokens_per_minute))
+
+    def of(self, subject: Subject) -> list[tuple[str, Plan]]:
+        """Account names and plans, in the order they are asked."""
+        key_id, user_id, model, address, own = subject
+        wanted = []
+        names = EVERYBODY, key_id, user_id, model, address
+        for scope, name in zip(SCOPES, names, strict=True):
+            made = self._own_plan(own) if own and scope == "per_key" else self._plans.get(scope)
+            if name is not None and made is not None and not made.is_empty:
+                wanted.append((_account_name(scope, name), made))
+        return wanted
+
+    def _own_plan(self, own: Limiting) -> Plan:
+        made = self._own.get(own)
+        if made is None:
+            if len(self._own) >= MAX_OWN_PLANS:
+                self._own.clear()
+            made = self._own[own] = plan("per_key", merged(own, self._specs.per_key))
+        return made
+
+
+def _account_name(scope: Scope, name: str) -> str:
+    return f"{scope}:{network(name) if scope == 'per_ip' and ':' in name else name}"

@@ -1,0 +1,207 @@
+"""What is configured, and the shape a limiter gets from it.
+
+`LimitSpec` is what people write. `Plan` is the same, worked out once: how fast
+each bucket fills, what it holds, and how it is called in headers.
+"""
+
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Literal, Protocol
+
+from proxy.limiters.bucket import EPSILON
+
+Kind = Literal["requests", "tokens", "concurrent"]
+Scope = Literal["global", "per_key", "per_user", "per_model", "per_ip"]
+SCOPES: tuple[Scope, ...] = ("global", "per_key", "per_user", "per_model", "per_ip")
+
+# A bucket's name, rate and burst.
+Shape = tuple[str, float, float]
+
+SECONDS_PER_MINUTE = 60.0
+# Two seconds' worth of requests at once, as the Go LLMProxy allows.
+BURST_SECONDS = 2.0
+
+
+class Limiting(Protocol):
+    """Whatever carries limits; None says nothing, 0 says no limit."""
+
+    @property
+    def requests_per_second(self) -> float | None: ...
+
+    @property
+    def requests_per_minute(self) -> float | None: ...
+
+    @property
+    def burst_size(self) -> int | None: ...
+
+    @property
+    def tokens_per_minute(self) -> float | None: ...
+
+    @property
+    def max_concurrent(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSpec:
+    """Limits of one subject, as `Limiting`."""
+
+    requests_per_second: float | None = None
+    requests_per_minute: float | None = None
+    burst_size: int | None = None
+    tokens_per_minute: float | None = None
+    max_concurrent: int | None = None
+
+
+def merged(own: Limiting | None, base: Limiting | None) -> LimitSpec:
+    """A subject's own limits, and the base's where those say nothing."""
+    own, base = own or LimitSpec(), base or LimitSpec()
+    is_paced = own.requests_per_second is not None or own.requests_per_minute is not None
+    return LimitSpec(
+        requests_per_second=_first(own.requests_per_second, base.requests_per_second),
+        requests_per_minute=_first(own.requests_per_minute, base.requests_per_minute),
+        # a burst belongs to the rate it was written for
+        burst_size=own.burst_size if is_paced or own.burst_size is not None else base.burst_size,
+        tokens_per_minute=_first(own.tokens_per_minute, base.tokens_per_minute),
+        max_concurrent=base.max_concurrent if own.max_concurrent is None else own.max_concurrent,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeSpecs:
+    """What is configured for each scope; None limits nothing there."""
+
+    global_: LimitSpec | None = None
+    per_key: LimitSpec | None = None
+    per_user: LimitSpec | None = None
+    per_model: LimitSpec | None = None
+    per_ip: LimitSpec | None = None
+
+    def in_order(self) -> tuple[LimitSpec | None, ...]:
+        """In the order of SCOPES."""
+        return self.global_, self.per_key, self.per_user, self.per_model, self.per_ip
+
+    def count_tokens(self) -> bool:
+        return any(spec is not None and spec.tokens_per_minute for spec in self.in_order())
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """One bucket: `limit` units per `per`, filling at `rate` per second up to `burst`."""
+
+    scope: Scope
+    kind: Kind
+    name: str
+    limit: float
+    per: Literal["second", "minute"]
+    rate: float
+    burst: float
+    # The constant beginnings of what is told about it, in the RateLimit field and in OpenAI's lines.
+    item: str = field(init=False, compare=False)
+    line: str = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        limit = f"x-ratelimit-limit-{self.kind}: {int(self.burst)}\r\n"
+        object.__setattr__(self, "item", f'"{self.name}";r=')
+        object.__setattr__(self, "line", f"{limit}x-ratelimit-remaining-{self.kind}: ")
+
+    @property
+    def shape(self) -> Shape:
+        """What a store elsewhere needs to know of it."""
+        return self.name, self.rate, self.burst
+
+    def wait(self, cost: float, level: float) -> float:
+        """Seconds until a bucket of this shape that holds `level` can give `cost`; 0.0 is now."""
+        missing = min(cost, self.burst) - level
+        return missing / self.rate if missing > EPSILON else 0.0
+
+    def policy(self) -> str:
+        """This bucket as an item of the RateLimit-Policy field."""
+        window = ceil(self.burst / self.rate)
+        unit = ';qu="tokens"' if self.kind == "tokens" else ""
+        return f'"{self.name}";q={int(self.burst)}{unit};w={window}'
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All limiters of one subject, in the order they are asked."""
+
+    scope: Scope
+    name: str
+    max_concurrent: int
+    requests: tuple[Rate, ...]
+    tokens: Rate | None
+    policy: str
+    slots: str  # the concurrency's item of the RateLimit field, all but its number
+    # What a store elsewhere needs to know: max_concurrent, request buckets, token buckets.
+    shape: tuple[int, list[Shape], list[Shape]] = field(compare=False)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.max_concurrent and not self.requests and self.tokens is None
+
+
+def plan(scope: Scope, spec: LimitSpec) -> Plan:
+    name = scope.removeprefix("per_")
+    max_concurrent = int(spec.max_concurrent or 0)
+    requests = tuple(_request_rates(scope, name, spec))
+    tokens = _token_rate(scope, name, spec)
+    token_rates = [tokens] if tokens else []
+    policies = [rate.policy() for rate in (*requests, *token_rates)]
+    if max_concurrent:
+        policies.insert(0, f'"{name}-concurrent";q={max_concurrent};qu="concurrent-requests"')
+    shape = max_concurrent, [rate.shape for rate in requests], [rate.shape for rate in token_rates]
+    slots = f'"{name}-concurrent";r='
+    return Plan(scope, name, max_concurrent, requests, tokens, ", ".join(policies), slots, shape)
+
+
+def _request_rates(scope: Scope, name: str, spec: LimitSpec) -> list[Rate]:
+    """One bucket per second, one per minute; the burst belongs to the quicker one."""
+    rates = []
+    burst = spec.burst_size
+    if spec.requests_per_second:
+        held = burst or max(1, ceil(spec.requests_per_second * BURST_SECONDS))
+        rates.append(
+            Rate(
+                scope,
+                "requests",
+                f"{name}-rps",
+                limit=spec.requests_per_second,
+                per="second",
+                rate=spec.requests_per_second,
+                burst=float(held),
+            )
+        )
+        burst = None
+    if spec.requests_per_minute:
+        # A fresh key may use its whole minute at once.
+        held = burst or max(1, ceil(spec.requests_per_minute))
+        rates.append(
+            Rate(
+                scope,
+                "requests",
+                f"{name}-rpm",
+                limit=spec.requests_per_minute,
+                per="minute",
+                rate=spec.requests_per_minute / SECONDS_PER_MINUTE,
+                burst=float(held),
+            )
+        )
+    return rates
+
+
+def _token_rate(scope: Scope, name: str, spec: LimitSpec) -> Rate | None:
+    if not spec.tokens_per_minute:
+        return None
+    return Rate(
+        scope,
+        "tokens",
+        f"{name}-tpm",
+        limit=spec.tokens_per_minute,
+        per="minute",
+        rate=spec.tokens_per_minute / SECONDS_PER_MINUTE,
+        burst=float(max(1, ceil(spec.tokens_per_minute))),
+    )
+
+
+def _first(value: float | None, default: float | None) -> float | None:
+    return default if value is None else value

@@ -1,0 +1,82 @@
+"""Who may come in, as one generation of the configuration has it."""
+
+import asyncio
+import logging
+import os
+
+from proxy import clock
+from proxy.access import Credential, CredentialHeaders, Refusal, digest, refusal
+from proxy.config import Config
+from proxy.errors import Overloaded
+from proxy.stores.key_sources import KeyServices, answers, open_pipeline, read_sources
+from proxy.stores.key_table import KeyTable
+from proxy.stores.pipeline import ASK, Pipeline, StoreUnavailable
+from proxy.wire.http1 import RequestHead
+
+log = logging.getLogger(__name__)
+
+# What clients are told to wait while a key store is down: it may be back any moment.
+STORE_RETRY_SECONDS = 2
+
+
+class Keys:
+    """The pipeline of key sources, and what their answers mean for a request."""
+
+    def __init__(self, config: Config, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._answers = answers(config.auth.status_codes)
+        self._headers = CredentialHeaders(config.auth.header_names)
+
+    @classmethod
+    async def build(cls, config: Config, services: KeyServices) -> "Keys":
+        """Read what is in files, and be ready to ask the rest; raises ConfigError."""
+        read = await asyncio.to_thread(read_sources, config, os.environ)
+        for note in read.notes:
+            log.warning("keys", extra={"note": note})
+        return cls(config, await open_pipeline(read, services))
+
+    async def credential(self, head: RequestHead, ip: str) -> Credential | None:
+        """Whose request it is, None where an unknown key is let in; raises what the client is told."""
+        presented = head.memo.get(self)
+        if presented is None:
+            presented = head.memo[self] = self._presented(head)
+        key, hashed = presented
+        if key is None:
+            return self._admit(None, Refusal.MISSING)
+        found = self._pipeline.find_nowait(hashed)
+        if found is ASK:
+            found = await self._asked(hashed, key)
+        if not isinstance(found, Credential):
+            return self._admit(None, Refusal.NOT_FOUND)
+        return self._admit(found, refusal(found, clock.wall(), ip))
+
+    def _presented(self, head: RequestHead) -> tuple[bytes | None, bytes]:
+        """The key that a head holds, and its digest."""
+        key = self._headers.find((line.name, line.value) for line in head.lines)
+        return key, digest(key) if key is not None else b""
+
+    def debit(self, credential: Credential, *, requests: int = 0, tokens: int = 0) -> None:
+        """Book what was used on the key's quotas; waits for nothing."""
+        self._pipeline.debit(credential, requests=requests, tokens=tokens)
+
+    async def close(self) -> None:
+        await self._pipeline.close()
+
+    async def _asked(self, hashed: bytes, key: bytes) -> Credential | None:
+        try:
+            return await self._pipeline.find(hashed, key)
+        except StoreUnavailable as error:
+            log.debug("key store gives no answer", extra={"source": error.source, "reason": error.reason})
+            headers = {"Retry-After": str(STORE_RETRY_SECONDS)}
+            raise Overloaded("Keys cannot be checked at the moment.", headers=headers) from error
+
+    def _admit(self, credential: Credential | None, reason: Refusal | None) -> Credential | None:
+        error = self._answers.error(reason)
+        if error is not None:
+            raise error
+        return credential
+
+
+def key_tables(config: Config) -> list[KeyTable]:
+    """The keys of the configuration and of its key files; raises ConfigError. Blocks."""
+    return list(read_sources(config, os.environ).tables.values())

@@ -1,0 +1,103 @@
+"""Where a model's requests go, ready to be used: pools, names, time-outs, what else to try."""
+
+from dataclasses import dataclass
+
+from proxy.adapters import ModelAdapters
+from proxy.config import schema_pools as schema
+from proxy.health.retry import RetryPolicy
+from proxy.runtime.pools import LivePool, Transport
+from proxy.upstream.connection import Timeouts
+from proxy.upstream.endpoint import Endpoint
+from proxy.upstream.models import Hop, ModelTable
+from proxy.upstream.pool import Pool
+
+# Distinct model names whose routes are remembered: those not configured come from clients.
+MAX_REMEMBERED = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One pool for one model. `label` names the model in limits and metrics, from the configuration."""
+
+    label: str
+    live: LivePool
+    upstream_model: bytes | None = None  # what the upstream calls it, where that is another name
+    model: schema.Model | None = None
+    adapters: ModelAdapters | None = None
+    fallbacks: "tuple[Route, ...]" = ()
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether bodies of this model may have to be rewritten."""
+        model = self.model
+        return self.adapters is not None or (
+            model is not None and (model.ask_usage or model.sse_keep_alive is not None)
+        )
+
+    @property
+    def pool(self) -> Pool:
+        return self.live.pool
+
+    @property
+    def retry(self) -> RetryPolicy:
+        return self.live.retry
+
+    def timeouts(self, endpoint: Endpoint) -> Timeouts:
+        """The endpoint's, and over them what the model says."""
+        transport = endpoint.spec.transport
+        assert isinstance(transport, Transport)
+        own = self.model.timeouts if self.model is not None else None
+        base = transport.timeouts
+        if own is None or own == schema.ModelTimeouts():
+            return base
+        return Timeouts(
+            connect=base.connect if own.connect is None else own.connect,
+            first_byte=base.first_byte if own.first_byte is None else own.first_byte,
+            idle=base.idle if own.idle is None else own.idle,
+            total=base.total if own.total is None else own.total,
+        )
+
+
+class Routes:
+    """Turns model names into routes, and remembers them."""
+
+    def __init__(
+        self, table: ModelTable, pools: dict[str, LivePool], adapters: dict[str, ModelAdapters]
+    ) -> None:
+        self._table = table
+        self._adapters = adapters
+        self._pools = pools
+        self._known: dict[str | None, Route | None] = {}
+
+    def find(self, model: str | None) -> Route | None:
+        """The route of a configured model, or the default pool's; None if nobody serves it."""
+        try:
+            return self._known[model]
+        except KeyError:
+            route = self._route(model, self._table.find(model))
+            if len(self._known) < MAX_REMEMBERED:
+                self._known[model] = route
+            return route
+
+    def reported(self, model: str, pool: str) -> Route | None:
+        """The route to a pool that says it serves the model."""
+        return self._route(model, Hop(pool))
+
+    def is_configured(self, model: str) -> bool:
+        return self._table.is_configured(model)
+
+    def _route(self, name: str | None, hop: Hop | None) -> Route | None:
+        if hop is None:
+            return None
+        rest = tuple(self._single(other) for other in self._table.chain(name, hop))
+        return self._single(hop, rest)
+
+    def _single(self, hop: Hop, fallbacks: tuple[Route, ...] = ()) -> Route:
+        return Route(
+            label=hop.model.id if hop.model is not None else "",
+            live=self._pools[hop.pool],
+            upstream_model=hop.upstream_model.encode() if hop.upstream_model is not None else None,
+            model=hop.model,
+            adapters=self._adapters.get(hop.model.id) if hop.model is not None else None,
+            fallbacks=fallbacks,
+        )

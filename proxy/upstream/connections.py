@@ -1,0 +1,178 @@
+"""The idle connections of one endpoint, and how new ones are made.
+
+The newest idle connection is used first, so that the rest can age out. Idle
+ones are dropped before the server would (uvicorn: 5 s, seen from 4.5), because a
+request that meets a closing server is lost or, worse, runs twice.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl as tls
+from enum import Enum
+from functools import partial
+
+from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.outflow import Outflow
+from proxy.upstream.watch import Watch
+from proxy.wire.head_memory import HeadMemory
+from proxy.wire.http1 import parse_answer_head
+
+log = logging.getLogger(__name__)
+
+# More idle connections than this to one server means that a burst just ended; the rest is closed.
+MAX_IDLE_CONNECTIONS = 1024
+
+# Bytes of answer heads that are remembered, twice over: a server has a handful at a time, because one
+# line of each is the date. A thousand servers hold some 30 MiB so.
+MAX_REMEMBERED_HEADS = 2 * 1024
+
+# llama-server closes its socket within a millisecond after each stream without saying so.
+# A connection that is still open after this pause will stay so.
+SILENT_CLOSE_SECONDS = 0.05
+
+
+class AfterStream(Enum):
+    """What this server does with a connection once it has streamed an answer on it."""
+
+    UNKNOWN = "unknown"
+    STAYS = "stays"
+    CLOSES = "closes"
+
+
+class Connections:
+    """Makes, keeps and lends the connections to one address."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        watch: Watch,
+        loop: asyncio.AbstractEventLoop,
+        ssl: tls.SSLContext | None = None,
+        server_name: str | None = None,
+        keep_idle: float = 3.0,
+    ) -> None:
+        self._host, self._port, self._ssl = host, port, ssl
+        self._server_name = server_name or host
+        self._loop = loop
+        self._keep_idle = keep_idle
+        self._idle: dict[UpstreamConnection, None] = {}  # oldest first
+        self._parked: set[UpstreamConnection] = set()
+        self._after_stream = AfterStream.UNKNOWN
+        self._closed = False
+        self.answer_heads = HeadMemory(partial(parse_answer_head, method=b"POST"), MAX_REMEMBERED_HEADS)
+        self.watch = watch
+        self.outflow = Outflow(loop)
+        self.is_tls = ssl is not None
+        self.open = 0
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection that the kernel still holds to be open, or None."""
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.is_alive():
+                return connection
+            connection.abandon()
+        return None
+
+    async def connect(self, within: float) -> UpstreamConnection:
+        """Open a new connection within so many seconds; raises OSError (TimeoutError among them)."""
+        async with asyncio.timeout(within):
+            sock = await self._connected_socket()
+            try:
+                _, connection = await self._loop.create_connection(
+                    lambda: UpstreamConnection(self, sock, self._loop),
+                    sock=sock,
+                    ssl=self._ssl,
+                    server_hostname=self._server_name if self._ssl is not None else None,
+                )
+            except BaseException:
+                sock.close()
+                raise
+        self.open += 1
+        connection.is_counted = True
+        return connection
+
+    def distrust(self) -> None:
+        """A connection that seemed good was not: learn anew how this server ends streams."""
+        self._after_stream = AfterStream.UNKNOWN
+
+    def give_back(self, connection: UpstreamConnection, *, was_stream: bool) -> None:
+        """The exchange is over and the connection may carry another."""
+        if self._closed or len(self._idle) >= MAX_IDLE_CONNECTIONS:
+            connection.abandon()
+        elif not was_stream or self._after_stream is AfterStream.STAYS:
+            self._make_idle(connection)
+        elif self._after_stream is AfterStream.CLOSES:
+            connection.abandon()
+        else:
+            self._parked.add(connection)
+            self._loop.call_later(SILENT_CLOSE_SECONDS, self._unpark, connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """The connection is closed or closing."""
+        if connection in self._parked:
+            self._parked.discard(connection)
+            self._after_stream = AfterStream.CLOSES
+        if connection.is_counted:
+            connection.is_counted = False
+            self.open -= 1
+        self._idle.pop(connection, None)
+
+    def check(self, now: float) -> None:
+        """Drop what has been idle for too long; called ten times a second while anything is idle."""
+        for connection in list(self._idle):
+            if now - connection.idle_since <= self._keep_idle:
+                return
+            connection.abandon()
+        self.watch.discard(self)
+
+    def close(self) -> None:
+        """Close what is idle; connections in use close when their exchange ends."""
+        self._closed = True
+        for connection in [*self._idle, *self._parked]:
+            connection.abandon()
+        self.watch.discard(self)
+
+    def _make_idle(self, connection: UpstreamConnection) -> None:
+        connection.is_reused = True
+        connection.idle_since = self._loop.time()
+        self._idle[connection] = None
+        self.watch.add(self)
+
+    def _unpark(self, connection: UpstreamConnection) -> None:
+        if connection not in self._parked:
+            return
+        self._parked.discard(connection)
+        if self._closed or not connection.is_alive():
+            self._after_stream = AfterStream.CLOSES
+            connection.abandon()
+            return
+        self._after_stream = AfterStream.STAYS
+        self._make_idle(connection)
+
+    async def _connected_socket(self) -> socket.socket:
+        """Try the host's addresses in the order the resolver gives them; the last error counts."""
+        found = await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        failure: OSError = OSError(f"no address for {self._host}")
+        for family, kind, protocol, _, address in found:
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                await self._loop.sock_connect(sock, address)
+            except OSError as exc:
+                sock.close()
+                failure = exc
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise failure

@@ -1,0 +1,138 @@
+"""The endpoints that serve the same models, and who gets the next request.
+
+Who may get it is worked out when something changes, not for every request:
+most requests find the list as the last one left it.
+
+An endpoint that the active checks call down gets nothing: asked whether it
+works, it said no. One that the breaker took out was only suspected by what
+requests met there; if that leaves nobody, suspicion is no reason to refuse and
+all that the checks have not condemned are used (Envoy's panic routing).
+"""
+
+from collections.abc import Collection, Sequence
+
+from proxy.balancers.base import Balancer, Hint
+from proxy.errors import Overloaded
+from proxy.health.breaker import State
+from proxy.health.outcome import Outcome
+from proxy.upstream.endpoint import Changes, Endpoint
+
+# How often an endpoint's growing share is looked at again while it starts slowly.
+SLOW_START_STEP_SECONDS = 0.5
+
+# What a refused client is told to wait: a slot may be free at once, a dead server takes some checks.
+FULL_RETRY_SECONDS = 1
+DOWN_RETRY_SECONDS = 5
+
+_NEVER = float("inf")
+
+
+class Lease:
+    """A claim on an endpoint for one attempt; `finish` it when the answer has ended."""
+
+    __slots__ = ("_finished", "_term", "endpoint")
+
+    def __init__(self, endpoint: Endpoint, term: int) -> None:
+        self.endpoint = endpoint
+        self._term = term
+        self._finished = False
+
+    def answered(self, now: float) -> None:
+        """The answer has begun, and well: a server on probation need not wait for the stream's end."""
+        vitals = self.endpoint.vitals
+        if vitals.breaker.state is not State.CLOSED:
+            vitals.cleared(now, term=self._term)
+
+    def finish(self, outcome: Outcome, now: float, first_byte_seconds: float | None = None) -> None:
+        """Return the claim and say how it went; only the first call counts."""
+        if self._finished:
+            return
+        self._finished = True
+        self.endpoint.vitals.finished(outcome, now, term=self._term, first_byte=first_byte_seconds)
+
+
+class Pool:
+    """Leases endpoints to attempts."""
+
+    def __init__(
+        self, name: str, endpoints: Sequence[Endpoint], balancer: Balancer, changes: Changes
+    ) -> None:
+        self.name = name
+        self.balancer = balancer
+        self.endpoints: tuple[Endpoint, ...] = tuple(endpoints)
+        self._changes = changes
+        self._seen = -1
+        self._look_again_at = 0.0
+        self._usable: Sequence[Endpoint] = ()
+        self._has_bounds = False
+
+    @property
+    def available(self) -> int:
+        """How many endpoints the checks have not condemned and that may get new requests."""
+        return len(self._unsuspected(()))
+
+    def replace(self, endpoints: Sequence[Endpoint]) -> None:
+        """Serve from these from now on; leases on others stay valid."""
+        self.endpoints = tuple(endpoints)
+        self._seen = -1
+
+    def lease(self, hint: Hint, now: float, exclude: Collection[Endpoint] = ()) -> Lease:
+        """Claim the best endpoint that is not excluded, or raise Overloaded."""
+        if self._seen != self._changes.count or now >= self._look_again_at:
+            self._look_again(now)
+        usable = self._usable
+        if exclude:
+            usable = [one for one in usable if one not in exclude] or self._unsuspected(exclude)
+        if self._has_bounds:
+            usable = _with_room(usable)
+        if len(usable) > 1:
+            endpoint = self.balancer.pick(usable, hint, now)
+        elif usable:
+            endpoint = usable[0]
+        else:
+            raise self._refusal()
+        vitals = endpoint.vitals
+        vitals.load.begin()
+        breaker = vitals.breaker
+        if breaker.state is not State.CLOSED:
+            self._changes.count += 1  # one probe less may be sent
+        return Lease(endpoint, breaker.begin())
+
+    def _look_again(self, now: float) -> None:
+        """Work out who may get requests, and when that may change without anybody saying so."""
+        self._look_again_at = _NEVER
+        usable = []
+        for endpoint in self.endpoints:
+            if endpoint.settle_weight(now):
+                self._look_again_at = min(self._look_again_at, now + SLOW_START_STEP_SECONDS)
+            if endpoint.weight > 0 and endpoint.admits(now):
+                usable.append(endpoint)
+            breaker = endpoint.vitals.breaker
+            if breaker.state is not State.CLOSED:
+                self._look_again_at = min(self._look_again_at, breaker.retry_at)
+        self._usable = tuple(usable) or self._unsuspected(())
+        self._has_bounds = any(endpoint.max_in_flight is not None for endpoint in self._usable)
+        self._seen = self._changes.count
+
+    def _unsuspected(self, exclude: Collection[Endpoint]) -> Sequence[Endpoint]:
+        """All that the checks have not condemned, whatever the breakers think."""
+        return tuple(e for e in self.endpoints if e.is_up and e.weight > 0 and e not in exclude)
+
+    def _refusal(self) -> Overloaded:
+        if any(endpoint.is_up and endpoint.is_full for endpoint in self.endpoints):
+            return _overloaded("All upstream servers are busy.", FULL_RETRY_SECONDS)
+        return _overloaded("No upstream server is available.", DOWN_RETRY_SECONDS)
+
+
+def _with_room(endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
+    for endpoint in endpoints:
+        if endpoint.is_full:
+            return [one for one in endpoints if not one.is_full]
+    return endpoints
+
+
+def _overloaded(message: str, seconds: int) -> Overloaded:
+    return Overloaded(message, headers={"Retry-After": str(seconds), "retry-after-ms": str(seconds * 1000)})
+
+
+__all__ = ["Endpoint", "Hint", "Lease", "Outcome", "Pool"]

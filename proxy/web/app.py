@@ -1,0 +1,124 @@
+"""The one application: read `make_app` from top to bottom and you have read what happens to a request."""
+
+from collections.abc import Awaitable, Sequence
+from functools import partial
+from secrets import token_bytes
+from typing import cast
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from proxy import clock
+from proxy.access import digest, networks
+from proxy.config.schema_auth import Admin
+from proxy.stores.key_database import KeyDatabase
+from proxy.web import pages
+from proxy.web.admin import AdminPages
+from proxy.web.auth import auth
+from proxy.web.cors import cors
+from proxy.web.downstream import DownstreamConnection
+from proxy.web.errors import Handler, errors
+from proxy.web.exchange import EXCHANGE
+from proxy.web.forward import forward
+from proxy.web.limits import limits
+from proxy.web.route import route
+from proxy.web.trace import trace
+from proxy.web.translate import translate
+from proxy.web.usage import usage
+
+EVERYTHING = "/{path}"
+
+
+def make_app(
+    *, metrics_path: str | None, admin_routes: Sequence[web.AbstractRouteDef] = ()
+) -> web.Application:
+    """The gateway's application; metrics and administration may have listeners of their own instead."""
+    app = web.Application(
+        middlewares=[
+            trace,  # names the request, pins the runtime, writes the access line
+            errors,  # turns what is raised below into an OpenAI error body
+            cors,  # answers browsers' preflights
+            auth,  # header -> Credential, or 401
+            route,  # reads the body once, model -> Route, or 404
+            translate,  # a model's adapters rewrite the parsed body
+            limits,  # reserves before, settles after the stream
+            usage,  # meters a copy, hands the record to the outbox
+        ]
+    )
+    router = app.router
+    router.add_get("/", pages.index)
+    router.add_get("/health", pages.health)
+    router.add_get("/ready", pages.ready)
+    if metrics_path is not None:
+        router.add_get(metrics_path, pages.metrics)
+    router.add_routes(admin_routes)
+    for prefix in ("", "/v1"):
+        router.add_get(prefix + "/models", pages.models)
+        router.add_get(prefix + "/models/{model:.+}", pages.model)
+    router.add_route("*", "/{path:.*}", forward)  # EVERYTHING, as the router calls it
+    return app
+
+
+class Dispatcher:
+    """Sends pages through the router, and everything else down the application's own chain.
+
+    The router would find `forward` for the same requests; asking it, and
+    wrapping the handler anew, costs a tenth of a small request. So the chain of
+    the same middlewares is put together once.
+    """
+
+    def __init__(self, app: web.Application, by_router: Handler) -> None:
+        self._by_router = by_router
+        resources = [one.canonical for one in app.router.resources()]
+        self._forwards = EVERYTHING in resources
+        self._pages = frozenset(path for path in resources if "{" not in path)
+        self._below = tuple(
+            path.partition("{")[0] for path in resources if "{" in path and path != EVERYTHING
+        )
+        self._chain: Handler = forward
+        for middleware in reversed(list(app.middlewares)):
+            self._chain = partial(middleware, handler=self._chain)
+
+    def __call__(self, request: web.Request) -> Awaitable[web.StreamResponse]:
+        connection = cast(DownstreamConnection, request.protocol)
+        head = connection.head
+        assert head is not None
+        is_page = head.memo.get(self)
+        if is_page is None:
+            is_page = head.memo[self] = self._is_page(head.target)
+        connection.is_routed = is_page
+        return self._by_router(request) if is_page else self._chain(request)
+
+    def _is_page(self, target: bytes) -> bool:
+        # The router compares decoded paths; what it then sends to `forward` all the same is forwarded.
+        path = unquote(target.partition(b"?")[0])
+        return not self._forwards or path in self._pages or path.startswith(self._below)
+
+
+def make_metrics_app(path: str) -> web.Application:
+    """What a listener of its own for metrics serves."""
+    app = web.Application(middlewares=[trace, errors])
+    app.router.add_get(path, pages.metrics)
+    return app
+
+
+def make_admin_app(routes: Sequence[web.AbstractRouteDef]) -> web.Application:
+    """What a listener of its own for administration serves."""
+    app = web.Application(middlewares=[trace, errors])
+    app.router.add_routes(routes)
+    return app
+
+
+def admin_routes(settings: Admin, database: KeyDatabase) -> list[web.RouteDef]:
+    """The administration pages; who may call them is checked by the pages themselves."""
+    pages = AdminPages(
+        database,
+        digest(settings.token.encode()),
+        networks(settings.allowed_ips),
+        read_only=settings.read_only,
+        wall=clock.wall,
+        random=token_bytes,
+        read_body=lambda request, limit: cast(DownstreamConnection, request.protocol).read_body(limit),
+        client_ip=lambda request: request[EXCHANGE].client_ip,
+    )
+    return pages.routes()

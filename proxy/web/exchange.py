@@ -1,0 +1,134 @@
+"""What is known about one request, from its head to its record.
+
+Each middleware fills in what it finds out; the access line, the metrics and the
+usage record are read from here when the request is over.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from proxy.balancers import Hint
+from proxy.usage.choose import meter_for
+from proxy.usage.meter import Meter, Metered
+from proxy.usage.tokens import Usage
+from proxy.web.facts import Facts
+from proxy.wire.http1 import AnswerHead, RequestHead
+
+if TYPE_CHECKING:
+    from proxy.access import Credential
+    from proxy.limiters.limits import Grant
+    from proxy.runtime import Route, Runtime
+    from proxy.stores.limits_redis import RedisGrant
+    from proxy.upstream.pool import Endpoint
+    from proxy.web.downstream import DownstreamConnection
+    from proxy.web.prefix import PrefixWatch
+    from proxy.web.rewrite import AnswerRewrite
+
+log = logging.getLogger(__name__)
+
+NO_HINT = Hint()
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and its answer. Times are the loop's clock but for `at` (Unix seconds)."""
+
+    id: str
+    at: float
+    began: float
+    head: RequestHead
+    facts: Facts
+    connection: "DownstreamConnection"
+    runtime: "Runtime"
+    client_ip: str = ""
+    credential: "Credential | None" = None
+    model: str | None = None
+    is_stream: bool = False
+    body: bytes = b""
+    route: "Route | None" = None
+    grant: "Grant | RedisGrant | None" = None
+    endpoint: "Endpoint | None" = None
+    attempts: list[str] = field(default_factory=list)
+    answer: AnswerHead | None = None
+    status: int = 0
+    outcome: str = "refused"  # how it ended, as the usage record has it
+    error: str | None = None  # the code of an error answer of our own
+    first_byte: float | None = None
+    bytes_out: int = 0
+    meter: Meter | None = None
+    metered: Metered | None = None
+    usage: Usage | None = None
+    hint: Hint = NO_HINT
+    model_span: tuple[int, int] | None = None
+    added_lines: bytes = b""
+    replaced_names: frozenset[bytes] = frozenset()  # of the answer's lines that ours stand for, in lower case
+    received: tuple[RequestHead, bytes, tuple[int, int] | None] | None = None  # before anything was rewritten
+    rewrite: "AnswerRewrite | None" = None
+    prefix: "PrefixWatch | None" = None
+
+    @property
+    def reached_upstream(self) -> bool:
+        """Whether any byte of it may have been read by an upstream."""
+        return self.endpoint is not None
+
+    @property
+    def total_tokens(self) -> int | None:
+        """What it used, once that is known."""
+        return self.usage.total if self.usage is not None else None
+
+    def extra_lines(self) -> bytes:
+        """The header lines that we add to an upstream's answer: request id, limits, CORS, prefix."""
+        lines = self.added_lines
+        if self.answer is None or self.answer.get(b"x-request-id") is None:
+            lines += f"x-request-id: {self.id}\r\n".encode("ascii")
+        if self.grant is not None:
+            lines += self.grant.headers
+        if self.prefix is not None:
+            lines += self.prefix.lines
+        return lines
+
+    def watch_answer(self, head: AnswerHead) -> None:
+        """An answer begins: learn from its body, if anybody wants to know."""
+        kind = head.get(b"content-type") or b""
+        self.is_stream = kind.startswith(b"text/event-stream")
+        self.meter = meter_for(kind, head.get(b"content-encoding") or b"")
+
+    def observe(self, payload: list[bytes], loop: asyncio.AbstractEventLoop) -> None:
+        """Body bytes were written downstream."""
+        if not payload:
+            return
+        if self.first_byte is None:
+            self.first_byte = loop.time()
+        meter = self.meter
+        for piece in payload:
+            self.bytes_out += len(piece)
+            if meter is not None:
+                try:
+                    meter.feed(piece)
+                except Exception as error:
+                    # An observer that fails is switched off; the stream goes on.
+                    log.error("metering failed", extra={"id": self.id}, exc_info=error)
+                    self.runtime.services.metrics.count("meter_failures")
+                    self.meter = meter = None
+
+    def looks_whole(self, head: AnswerHead) -> bool:
+        """For an answer that ends with its connection: whether its content says that it is finished."""
+        if head.status != 200 or self.meter is None:
+            return True
+        kind = (head.get(b"content-type") or b"").lower()
+        if kind.partition(b";")[0].strip() not in (b"text/event-stream", b"application/json"):
+            return True
+        return self.finish_metering().terminal
+
+    def finish_metering(self) -> Metered:
+        """What was learned from the answer's body."""
+        if self.metered is None:
+            self.metered = self.meter.finish() if self.meter is not None else Metered()
+        return self.metered
+
+
+EXCHANGE = web.RequestKey("exchange", Exchange)

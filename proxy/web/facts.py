@@ -1,0 +1,65 @@
+"""What a request's head says to the gateway itself, worked out once for all requests that begin alike."""
+
+import re
+from dataclasses import dataclass
+
+from proxy.metrics import path_label
+from proxy.wire.http1 import RequestHead
+
+# What a client chose itself is cut to this, so that a line stays a line.
+MAX_CLIENT_TEXT = 200
+MAX_METHOD = 32
+
+# What a client may choose as its request's id: enough for UUIDs and trace ids, nothing that needs escaping.
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """`path` is the whole one; `shown_path` is short text that no terminal obeys."""
+
+    method: str
+    path: str
+    shown_path: str
+    label: str  # the path in metrics
+    given_id: str | None
+    forwarded_for: bytes | None
+
+    @classmethod
+    def of(cls, head: RequestHead) -> "Facts":
+        facts: Facts | None = head.memo.get(cls)
+        if facts is None:
+            facts = head.memo[cls] = cls(
+                method=head.method.decode("ascii"),
+                path=head.path.decode("utf-8", "surrogateescape"),
+                shown_path=client_text(head.path),
+                label=path_label(head.path),
+                given_id=_given_id(head),
+                forwarded_for=_joined(head, b"x-forwarded-for"),
+            )
+        return facts
+
+
+def client_text(raw: bytes) -> str:
+    """Bytes of a client's choosing as short text that no terminal obeys."""
+    return printable(raw[:MAX_CLIENT_TEXT].decode("utf-8", "backslashreplace"))
+
+
+def printable(text: str) -> str:
+    if text.isprintable() and '"' not in text:
+        return text
+    return "".join(c if c.isprintable() and c != '"' else f"\\u{ord(c):04x}" for c in text)
+
+
+def _given_id(head: RequestHead) -> str | None:
+    """A client's own id, if it may stand in logs: it is short and plain, and not its key once more."""
+    given = head.get(b"x-request-id")
+    if given is None or not _REQUEST_ID.fullmatch(given):
+        return None
+    if any(given in line.value for line in head.lines if line.lower != b"x-request-id"):
+        return None
+    return given.decode("ascii")
+
+
+def _joined(head: RequestHead, lower: bytes) -> bytes | None:
+    return b",".join(line.value for line in head.lines if line.lower == lower) or None

@@ -1,0 +1,241 @@
+"""The handler of everything that is forwarded: attempts, until one answers.
+
+A further attempt is made only while nothing has gone to the client, and only
+where nothing of the request can have run, or where the configuration says so.
+"""
+
+import asyncio
+import logging
+
+from aiohttp import web
+
+from proxy import clock
+from proxy.errors import Overloaded, ProxyError, UpstreamFailed, UpstreamTimeout
+from proxy.health.blame import outcome_of
+from proxy.health.retry import retry_after_seconds
+from proxy.upstream.connection import Failure
+from proxy.upstream.pool import Endpoint, Lease, Outcome
+from proxy.web.admission import admission
+from proxy.web.answer import Sent
+from proxy.web.attempt import Attempt
+from proxy.web.exchange import EXCHANGE, Exchange
+from proxy.web.race import Race
+from proxy.web.relay import Relay
+from proxy.web.translate import plan
+from proxy.wire.http1 import AnswerHead
+
+log = logging.getLogger(__name__)
+
+# A request that may have run can be repeated without harm for these (RFC 9110, 9.2.2).
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+
+# However many backends and retries there are: an answer that took this many attempts will not come.
+MAX_ATTEMPTS = 32
+
+# Answers that say "not here, not now": another pool may do better. The request has not run.
+FALLBACK_STATUSES = frozenset((429, 502, 503, 504))
+
+# Answers to a key rather than to a request.
+KEY_STATUSES = frozenset((401, 403, 429))
+
+_NOT_ARRIVED = (Failure.CONNECT, Failure.UNSENT)
+
+# After these the request may have run, and nobody said that it may run again.
+_MAY_HAVE_RUN = (
+    Failure.NO_ANSWER,
+    Failure.BAD_HEAD,
+    Failure.BAD_BODY,
+    Failure.CUT,
+    Failure.IDLE_TIMEOUT,
+    Failure.TOTAL_TIMEOUT,
+)
+
+
+async def forward(request: web.Request) -> web.StreamResponse:
+    """Relay the request to its pool and the answer back."""
+    exchange = request[EXCHANGE]
+    connection = exchange.connection
+    try:
+        if connection.is_gone:
+            raise asyncio.CancelledError
+        return await Attempts(exchange).run()
+    except asyncio.CancelledError:
+        exchange.outcome = connection.aborted_for or "client_closed"
+        raise
+
+
+class Attempts:
+    """The attempts of one exchange: where the next one goes, and whether there is one."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        assert exchange.route is not None
+        self._exchange = exchange
+        self._loop = exchange.connection.loop
+        self._route = exchange.route
+        self._fallbacks = list(exchange.route.fallbacks)
+        self._excluded: list[Endpoint] = []
+        self._made = 0  # on this route
+        self._total = 0
+        self._wait: float | None = None
+        self._again: Endpoint | None = None  # the next attempt is its, with another key
+        self._hedge_after: float | None = None  # so much silence may start a second attempt, once
+
+    async def run(self) -> web.StreamResponse:
+        now = self._loop.time()
+        self._route.retry.began(now)
+        self._hedge_after = self._route.live.hedge.began(now)
+        while True:
+            route = self._route
+            if route.live.queue is None:
+                sent = await self._on_route()
+            else:
+                async with admission(self._exchange, route.live):
+                    sent = await self._on_route()
+            if sent is not None:
+                return sent
+
+    async def _on_route(self) -> web.StreamResponse | None:
+        """All attempts on the current route; None where the next one of the chain is to be tried."""
+        while True:
+            lease = self._lease()
+            if lease is None:
+                return None
+            attempt = Attempt(self._exchange, self._route, lease, declines=self._declines)
+            if self._hedge_after is None:
+                await attempt.run()
+            else:
+                attempt = await Race(attempt).run(self._hedge_after, self._company)
+            relay, failure = attempt.relay, attempt.failure
+            if relay.began:
+                return self._sent(relay, failure)
+            wait = self._wait if relay.declined else self._wait_after(failure, attempt.endpoint)
+            if wait:
+                await asyncio.sleep(wait)
+            elif wait is None:
+                if self._fall_back():
+                    return None
+                assert failure is not None
+                raise _error(failure)
+
+    def _lease(self) -> Lease | None:
+        """A claim on this route's pool; None where it has nobody left and the next route is to be tried."""
+        pool, excluded = self._route.pool, self._excluded
+        again, self._again = self._again, None
+        if again is not None:
+            excluded = [one for one in pool.endpoints if one is not again]
+        else:
+            self._made += 1
+        self._total += 1
+        try:
+            return pool.lease(self._exchange.hint, self._loop.time(), excluded)
+        except Overloaded:
+            if not self._fall_back():
+                raise
+            return None
+
+    def _company(self, silent: Attempt) -> Attempt | None:
+        """A second attempt at another endpoint than the silent one's, if there may be one."""
+        self._hedge_after = None
+        now, route = self._loop.time(), self._route
+        if (
+            not self._others(silent.endpoint)
+            or self._total >= MAX_ATTEMPTS
+            or not route.live.hedge.may_start(now)
+        ):
+            return None
+        try:
+            lease = route.pool.lease(self._exchange.hint, now, [silent.endpoint, *self._excluded])
+        except Overloaded:
+            return None
+        self._total += 1
+        return Attempt(self._exchange, route, lease, declines=self._declines)
+
+    def _fall_back(self) -> bool:
+        """Go on with the next route of the model's chain, if there is one."""
+        if not self._fallbacks or self._total >= MAX_ATTEMPTS:
+            return False
+        self._exchange.route = self._route = self._fallbacks.pop(0)
+        plan(self._exchange)  # another model may need other rewriting, or none
+        self._excluded.clear()
+        self._made = 0
+        return True
+
+    # -- whether there is another attempt ----------------------------------
+
+    def _declines(self, attempt: Attempt, head: AnswerHead, reason: bytes) -> bool:
+        """Asked when an answer's head has come: leave it, and try again?"""
+        if head.status < 400 or self._total >= MAX_ATTEMPTS:
+            return False
+        if outcome_of(head.status, reason) is Outcome.CLIENT_ERROR and head.status >= 500:
+            return False  # the prompt's fault, whatever the status says: the next server would say the same
+        endpoint = attempt.endpoint
+        asked = retry_after_seconds(head.get(b"retry-after"), head.get(b"retry-after-ms"), clock.wall())
+        now = self._loop.time()
+        if head.status in KEY_STATUSES and endpoint.key_refused(attempt.rewrite, head.status, asked, now):
+            attempt.is_key_refused = True
+            self._again, self._wait = endpoint, 0.0
+            return True
+        self._wait = self._route.retry.wait_after_status(
+            head.status, asked, self._made, now=now, elsewhere=self._others(endpoint)
+        )
+        if self._wait is not None:
+            self._avoid(endpoint)
+            return True
+        return bool(self._fallbacks) and head.status in FALLBACK_STATUSES
+
+    def _wait_after(self, failure: Failure | None, endpoint: Endpoint) -> float | None:
+        """Seconds until the next attempt on this route after a failure, None if there is none."""
+        if failure is None or self._total >= MAX_ATTEMPTS:
+            return None
+        if failure is Failure.UNSENT:
+            return 0.0  # a fresh connection to the same backend is as good as any
+        if failure is Failure.CONNECT:
+            if not self._others(endpoint):
+                return None
+            self._avoid(endpoint)
+            return 0.0
+        if failure is Failure.NO_ANSWER and self._exchange.head.method in IDEMPOTENT and self._made == 1:
+            return 0.0
+        if failure is Failure.FIRST_BYTE_TIMEOUT:
+            others = self._others(endpoint)
+            self._avoid(endpoint)
+            return self._route.retry.wait_after_timeout(self._made, now=self._loop.time(), elsewhere=others)
+        if failure is Failure.NO_ANSWER:
+            wait = self._route.retry.wait_after_no_answer(
+                self._made, now=self._loop.time(), elsewhere=self._others(endpoint)
+            )
+            if wait is not None:
+                self._avoid(endpoint)
+                return wait
+        if failure in _MAY_HAVE_RUN:
+            self._fallbacks.clear()
+        return None
+
+    def _others(self, endpoint: Endpoint) -> bool:
+        """Whether there is an endpoint that was not tried yet."""
+        return any(one is not endpoint and one not in self._excluded for one in self._route.pool.endpoints)
+
+    def _avoid(self, endpoint: Endpoint) -> None:
+        """Go elsewhere next; once everybody was tried, everybody may be tried again."""
+        self._excluded.append(endpoint)
+        if len(self._excluded) >= len(self._route.pool.endpoints):
+            self._excluded.clear()
+
+    def _sent(self, relay: Relay, failure: Failure | None) -> Sent:
+        exchange = self._exchange
+        exchange.outcome = "complete" if failure is None else failure.value
+        return Sent(
+            exchange.status,
+            keeps_alive=relay.keeps_alive and failure is None,
+            is_cut=failure is not None,
+        )
+
+
+def _error(failure: Failure) -> ProxyError:
+    if failure in _NOT_ARRIVED:
+        return UpstreamFailed("The upstream server could not be reached.")
+    if failure is Failure.NO_ANSWER:
+        return UpstreamFailed("The upstream server closed the connection without an answer.")
+    if failure in (Failure.FIRST_BYTE_TIMEOUT, Failure.IDLE_TIMEOUT, Failure.TOTAL_TIMEOUT):
+        return UpstreamTimeout("The upstream server did not answer in time.")
+    return UpstreamFailed("The upstream server sent something that is not a valid answer.")

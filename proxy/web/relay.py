@@ -1,0 +1,309 @@
+"""One upstream answer on its way to the client, piece by piece, unchanged.
+
+The pieces are written as they come, in the framing they came in; only where the
+client could not understand that framing (HTTP/1.0), or could not tell its end
+(an answer that ends with the connection), is it re-framed. Whoever wants to
+learn from the bytes sees them after they were written.
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+from enum import Enum
+from typing import Protocol
+
+from proxy.health.blame import BLAME_BYTES, blames
+from proxy.upstream.connection import Failure, Timeouts, UpstreamConnection
+from proxy.web.exchange import Exchange
+from proxy.web.rewrite import StreamRewrite
+from proxy.wire.headers import answer_head, interim_head
+from proxy.wire.http1 import AnswerHead, Framing
+
+log = logging.getLogger(__name__)
+
+
+class Mode(Enum):
+    PASS = "pass"  # raw bytes, framing and all
+    UNCHUNK = "unchunk"  # the payload alone; the connection's end is the answer's end
+    CHUNK = "chunk"  # the payload in chunks of ours
+
+
+class Judge(Protocol):
+    """Whoever decides about an answer."""
+
+    def declines(self, head: AnswerHead, reason: bytes) -> bool:
+        """Whether this answer is left to another attempt; `reason` is how a server's error begins."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other attempt may write this answer."""
+
+    def may_begin(self) -> bool:
+        """Whether this answer may be written, asked once; if not, another one already is."""
+
+    def answered(self, head: AnswerHead) -> None:
+        """The first bytes of the body have come."""
+
+
+class Relay:
+    """Receives one attempt's answer (see upstream.connection.Receiver) and writes it downstream."""
+
+    def __init__(self, exchange: Exchange, judge: Judge) -> None:
+        self._exchange = exchange
+        self._downstream = exchange.connection
+        self._loop = exchange.connection.loop
+        self._judge = judge
+        self._pending = b""
+        self._mode = Mode.PASS
+        self._upstream: UpstreamConnection | None = None
+        self.done: asyncio.Future[Failure | None] = self._loop.create_future()
+        self.answer: AnswerHead | None = None
+        self.declined = False  # the answer is left to another attempt; nothing of it was written
+        self.is_late = False  # another attempt has begun its answer
+        self.began = False  # something of the answer is on its way to the client
+        self.keeps_alive = False
+        self._stream: StreamRewrite | None = None
+        self._whole: list[tuple[bytes, list[bytes]]] | None = None  # rewritten when it is complete
+        self._whole_bytes = 0
+        self._whole_limit = 0
+        self._last_write = 0.0
+        self._is_silent = True
+        self._held: list[tuple[bytes, list[bytes]]] | None = None  # an error, until it has said its reason
+        self.reason = b""
+
+    async def run(
+        self, upstream: UpstreamConnection, head: bytes, body: bytes, *, method: bytes, timeouts: Timeouts
+    ) -> Failure | None:
+        """Send the request and wait for the answer's end."""
+        self._upstream = upstream
+        self._downstream.forwarding(self)
+        try:
+            upstream.begin(head, body, self, method=method, timeouts=timeouts)
+            return await self.done
+        except asyncio.CancelledError:
+            if self._upstream is not None:
+                upstream.abandon()
+            raise
+        finally:
+            self._upstream = None
+            if self._judge.is_alone:
+                self._downstream.forwarding(None)
+            self._downstream.host.watch.discard(self)
+
+    # -- flow control, from downstream -------------------------------------
+
+    def pause(self) -> None:
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def resume(self) -> None:
+        if self._upstream is not None:
+            self._upstream.resume()
+
+    # -- the answer, from upstream -----------------------------------------
+
+    def interim_answer(self, head: AnswerHead) -> None:
+        if self._exchange.head.minor:
+            self._downstream.write(interim_head(head))
+
+    def answer_began(self, head: AnswerHead, more: bool) -> None:
+        self.answer = head
+        if blames(head.status):
+            self._held = []
+        else:
+            self._decide(head, more)
+
+    def answer_piece(self, raw: bytes, payload: list[bytes]) -> None:
+        if self._held is not None:
+            self._hold(raw, payload)
+            return
+        if self._is_silent and payload:
+            self._is_silent = False
+            assert self.answer is not None
+            self._judge.answered(self.answer)
+        exchange = self._exchange
+        if self._whole is not None:
+            self._keep(raw, payload)
+        else:
+            self._pass(raw, payload)
+        exchange.observe(payload, self._loop)
+
+    def answer_ended(self) -> None:
+        head = self.answer
+        assert head is not None
+        self._upstream = None  # it may already carry somebody else's answer
+        if self._is_left():
+            return
+        if head.framing is Framing.CLOSE and not self._exchange.looks_whole(head):
+            self.answer_failed(Failure.CUT)
+            return
+        if self._whole is not None:
+            self._write_whole(head, b"".join([piece for _, payload in self._whole for piece in payload]))
+            self._finish(None)
+            return
+        end = self._framed(self._stream.finish()) if self._stream is not None else b""
+        if self._mode is Mode.CHUNK:
+            end += b"0\r\n\r\n"
+        if self._pending or end:
+            self._write(self._pending + end)
+            self._pending = b""
+        self._finish(None)
+
+    def answer_failed(self, failure: Failure) -> None:
+        self._upstream = None
+        if self._is_left():
+            return
+        if self.began:
+            rest = self._framed(self._stream.finish(cut=True)) if self._stream is not None else b""
+            if self._pending or rest:
+                self._write(self._pending + rest)
+            self._downstream.cut(reset=self._mode is Mode.UNCHUNK)
+        self._finish(failure)
+
+    # -- watch -------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """Break a silence that clients might take for the end."""
+        if self._stream is not None and not self._pending:
+            comment = self._stream.comment_after(now - self._last_write)
+            if comment:
+                self._exchange.runtime.services.metrics.count("keepalive_comments")
+                self._write(self._framed(comment))
+
+    # -- inside ------------------------------------------------------------
+
+    def _decide(self, head: AnswerHead, more: bool) -> None:
+        """Begin this answer, or leave it."""
+        self.declined = self._judge.declines(head, self.reason)
+        self.is_late = not self.declined and not self._judge.may_begin()
+        if self.declined or self.is_late:
+            if self._upstream is not None:
+                self._upstream.abandon()
+            self._finish(None)
+            return
+        if not self._judge.is_alone:
+            self._downstream.forwarding(self)
+        rewrite = self._exchange.rewrite
+        if rewrite is not None:
+            self._stream = rewrite.stream_for(head)
+            limit = rewrite.whole_limit(head)
+            if limit is not None:
+                self._whole, self._whole_limit = [], limit
+        self._exchange.watch_answer(head)
+        if self._whole is not None:
+            return
+        self._begin(head)
+        written = self._downstream_head(head)
+        if more:
+            self._pending = written
+        else:
+            self._write(written)
+
+    def _hold(self, raw: bytes, payload: list[bytes]) -> None:
+        assert self._held is not None
+        self._held.append((raw, payload))
+        self.reason += b"".join(payload)
+        if len(self.reason) >= BLAME_BYTES:
+            self._is_left()
+
+    def _is_left(self) -> bool:
+        """Whether what was held back is left to another attempt; if not, it is written now."""
+        held, self._held = self._held, None
+        if held is not None:
+            assert self.answer is not None
+            self._decide(self.answer, more=bool(held))
+            if not self.declined and not self.is_late:
+                for raw, payload in held:
+                    self.answer_piece(raw, payload)
+        return self.declined or self.is_late
+
+    def _begin(self, head: AnswerHead) -> None:
+        self.began = True
+        self._exchange.answer, self._exchange.status = head, head.status
+
+    def _write(self, data: bytes) -> None:
+        self._last_write = self._loop.time()
+        self._downstream.write(data)
+
+    def _pass(self, raw: bytes, payload: list[bytes]) -> None:
+        if self._mode is not Mode.PASS:
+            raw = self._reframed(payload)
+        if self._pending:
+            raw = self._pending + raw
+            self._pending = b""
+        if raw:
+            self._write(raw)
+
+    def _keep(self, raw: bytes, payload: list[bytes]) -> None:
+        assert self._whole is not None and self.answer is not None
+        is_error = self.answer.status >= 400
+        self._whole.append((raw if is_error else b"", payload))
+        self._whole_bytes += sum(map(len, payload))
+        if self._whole_bytes <= self._whole_limit:
+            return
+        if is_error:
+            self._let_go(self.answer)
+        elif self._upstream is not None:
+            self._upstream.abandon()
+            self._finish(Failure.BAD_BODY)
+
+    def _let_go(self, head: AnswerHead) -> None:
+        """What was kept is too large to be rewritten: it goes on as it came."""
+        assert self._whole is not None
+        kept, self._whole = self._whole, None
+        self._begin(head)
+        self._pending = self._downstream_head(head)
+        for raw, payload in kept:
+            self._pass(raw, payload)
+
+    def _write_whole(self, head: AnswerHead, body: bytes) -> None:
+        """An answer that was rewritten in one piece, under a length of its own."""
+        rewrite = self._exchange.rewrite
+        assert rewrite is not None
+        self._begin(head)
+        head, body = rewrite.whole(head, body)
+        self._write(self._downstream_head(head, length=len(body)) + body)
+
+    def _finish(self, failure: Failure | None) -> None:
+        if not self.done.done():
+            self.done.set_result(failure)
+
+    def _downstream_head(self, head: AnswerHead, *, length: int | None = None) -> bytes:
+        old_client = self._exchange.head.minor == 0
+        if length is None and (head.framing is Framing.CLOSE or self._stream is not None):
+            self._mode = Mode.UNCHUNK if old_client else Mode.CHUNK
+        elif head.framing is Framing.CHUNKED and old_client and length is None:
+            self._mode = Mode.UNCHUNK
+        if self._stream is not None:
+            self._last_write = self._loop.time()
+            self._downstream.host.watch.add(self)
+        self.keeps_alive = self._downstream.keeps_alive and self._mode is not Mode.UNCHUNK
+        connection = b""
+        if not self.keeps_alive:
+            connection = b"close"
+        elif old_client:
+            connection = b"keep-alive"
+        extra, replaced = self._exchange.extra_lines(), self._exchange.replaced_names
+        if replaced:
+            head = replace(head, dropped=head.dropped | replaced)
+        if length is not None:
+            extra += b"Content-Length: %d\r\n" % length
+        return answer_head(
+            head,
+            passes_chunks=self._mode is Mode.PASS and head.framing is Framing.CHUNKED and length is None,
+            authors_chunks=self._mode is Mode.CHUNK,
+            keeps_length=self._stream is None and length is None,
+            connection=connection,
+            extra=extra,
+        )
+
+    def _reframed(self, payload: list[bytes]) -> bytes:
+        data = payload[0] if len(payload) == 1 else b"".join(payload)
+        if self._stream is not None and data:
+            data = self._stream.feed(data)
+        return self._framed(data)
+
+    def _framed(self, data: bytes) -> bytes:
+        if self._mode is Mode.UNCHUNK or not data:
+            return data
+        return b"%x\r\n%b\r\n" % (len(data), data)

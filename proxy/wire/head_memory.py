@@ -1,0 +1,80 @@
+"""Heads that were read before, so that the same one is not read twice.
+
+A client repeats its head with every request, all but the body's length; a server
+repeats its own until its Date changes. A head is recognised by all its bytes but
+the digits of Content-Length, and those are judged anew: what is recognised has
+passed the same checks as what is read.
+
+There are two generations of memories. What nobody asked for while the younger one
+filled up is forgotten with the older one.
+"""
+
+from collections.abc import Callable
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
+
+from proxy.wire.http1 import is_length
+
+# Coding agents send heads of 0.5 to 1.5 KiB; one with large cookies is read each time.
+MAX_HEAD_BYTES = 4 * 1024
+
+_BEFORE_LENGTH = b"ength: "  # in either case, and in no other usual header
+_LENGTH_LINE = b"\r\ncontent-length: "
+
+
+class Head(Protocol):
+    """A RequestHead or an AnswerHead."""
+
+    def with_length(self, length: int) -> Self: ...
+
+
+H = TypeVar("H", bound=Head)
+
+
+class _Known(NamedTuple, Generic[H]):
+    head: H
+    start: int
+    digits: bytes
+    is_length: bool  # whether `digits` are the Content-Length, and may be others next time
+
+
+class HeadMemory(Generic[H]):
+    """Reads heads with `parse`; a generation keeps `max_bytes` of them, which come to six times that."""
+
+    __slots__ = ("_bytes", "_max_bytes", "_old", "_parse", "_young")
+
+    def __init__(self, parse: Callable[[bytes], H], max_bytes: int) -> None:
+        self._parse = parse
+        self._max_bytes = max_bytes
+        self._young: dict[bytes, _Known[H]] = {}
+        self._old: dict[bytes, _Known[H]] = {}
+        self._bytes = 0
+
+    def read(self, raw: bytes) -> H:
+        """The head in these bytes, blank line included; raises what `parse` raises."""
+        start = raw.find(_BEFORE_LENGTH) + len(_BEFORE_LENGTH)
+        end = raw.find(b"\r", start)
+        key, digits = raw[:start] + raw[end:], raw[start:end]
+        known = self._young.get(key) or self._recall(key)
+        if known is not None and known.start == start:
+            if digits == known.digits:
+                return known.head
+            if known.is_length and is_length(digits):
+                return known.head.with_length(int(digits))
+        head = self._parse(raw)
+        if len(raw) <= MAX_HEAD_BYTES:
+            before = raw[start - len(_LENGTH_LINE) : start].lower()
+            self._remember(key, _Known(head, start, digits, before == _LENGTH_LINE and is_length(digits)))
+        return head
+
+    def _recall(self, key: bytes) -> _Known[H] | None:
+        known = self._old.get(key)
+        if known is not None:
+            self._remember(key, known)
+        return known
+
+    def _remember(self, key: bytes, known: _Known[H]) -> None:
+        if self._bytes >= self._max_bytes:
+            self._old, self._young = self._young, {}
+            self._bytes = 0
+        self._young[key] = known
+        self._bytes += len(key)

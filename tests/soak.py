@@ -1,0 +1,309 @@
+"""The long run: streams and short requests with faults among them, and nothing may grow or get lost.
+
+    python tests/soak.py --minutes 30
+
+Fifty streams and twenty short requests a second go through a gateway with keys,
+limits, metrics and a usage webhook to the demo engine. One in a hundred each is
+aborted by the client, cut, stalled or refused by the upstream, or malformed. At
+the end memory and files must be where they were, and every request that the
+engine served must have exactly one usage record.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from time import monotonic
+
+from kit.client import Ended, RawClient, Silent, ask
+from kit.eventually import eventually
+from kit.gateway import ROOT, Gateway, free_port, settings
+from kit.receiver import Receiver
+from kit.wire import get, post
+
+STREAMS = 50
+SHORT_PER_SECOND = 20
+FAULT_SHARE = 0.01  # of each kind
+
+IDLE_TIMEOUT = 3.0
+KEY = "sk-soak-0123456789abcdef"
+BEARER = b"Authorization: Bearer " + KEY.encode()
+
+# What a day may add, at most: 1 MiB an hour once the allocator has settled.
+MAX_GROWTH_PER_HOUR = 1024 * 1024
+# Below this length the slope is noise, and only a jump counts.
+SLOPE_MINUTES = 20
+MAX_JUMP = 2 * 1024 * 1024
+
+# Enough to fill every cache and free list that is going to be filled (flat from 4,000 of each kind on).
+WARM_UP_REQUESTS = 12_000
+
+FAULTS = ("abort", "cut", "stall", "refused", "malformed")
+MARKS = {"cut": "[[cut 20]]", "stall": "[[stall 20]]", "refused": "[[status 503]]"}
+
+
+@dataclass
+class Tally:
+    """What the clients saw."""
+
+    seen: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    first_event: list[tuple[float, float]] = field(default_factory=list)
+    memory: list[tuple[float, int]] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+
+
+def body(content: str, *, stream: bool) -> bytes:
+    return json.dumps(
+        {
+            "model": "demo",
+            "stream": stream,
+            "stream_options": {"include_usage": True},
+            "messages": [{"role": "user", "content": content}],
+        }
+    ).encode()
+
+
+def pick(dice: random.Random) -> str:
+    at = dice.random()
+    for number, fault in enumerate(FAULTS, 1):
+        if at < number * FAULT_SHARE:
+            return fault
+    return "good"
+
+
+async def one(port: int, kind: str, tally: Tally, *, stream: bool) -> None:
+    """One request of a kind; what does not end as it must goes to `wrong`."""
+    text = "[[count 100]] [[slow 40ms]]" if stream else "[[count 30]]"
+    request = post(b"/v1/chat/completions", body(f"{text} {MARKS.get(kind, '')}", stream=stream), BEARER)
+    if kind == "malformed":
+        request = request.replace(b"Content-Length: ", b"Content-Length: +")
+    async with await RawClient.connect(port) as client:
+        begun = monotonic()
+        client.write(request)
+        if kind == "abort":
+            await abort(client, stream=stream)
+            tally.seen[kind] += 1
+            return
+        if stream and kind == "good":
+            await client.read_head()
+            await client.read_until(b"data: ", 30)
+            tally.first_event.append((begun, monotonic() - begun))
+            ended = await client.read_until(b"\r\n0\r\n\r\n", 60)
+            right = b"data: [DONE]" in ended
+        else:
+            response = await client.read_response(b"POST", 30)
+            right = is_right(kind, response.status, response.is_complete)
+    tally.seen[kind] += 1
+    if not right:
+        tally.wrong.append(f"{kind} stream={stream}")
+
+
+async def abort(client: RawClient, *, stream: bool) -> None:
+    """Leave in the middle of a stream; of a short answer only its beginning can be had."""
+    await client.read_until(b"data: " if stream else b"HTTP/1.1", 30)
+    client.reset()
+
+
+def is_right(kind: str, status: int, is_complete: bool) -> bool:
+    match kind:
+        case "good":
+            return status == 200 and is_complete
+        case "cut" | "stall":
+            return not is_complete or status in (502, 504)
+        case "refused":
+            return status == 503 and is_complete
+    return status == 400 and is_complete
+
+
+async def guarded(port: int, kind: str, tally: Tally, *, stream: bool) -> None:
+    try:
+        await one(port, kind, tally, stream=stream)
+    except (Ended, Silent, OSError) as failure:
+        tally.wrong.append(f"{kind} stream={stream}: {failure!r:.200}")
+
+
+async def warm_up(port: int, tally: Tally) -> None:
+    """Short requests of every quick kind as fast as they go, so that what follows is the steady state."""
+    gate = asyncio.Semaphore(STREAMS)
+
+    async def gated(kind: str) -> None:
+        async with gate:
+            await guarded(port, kind, tally, stream=False)
+
+    kinds = [kind for kind in ("good", *FAULTS) if kind != "stall"]
+    for _ in range(10):
+        share = WARM_UP_REQUESTS // 10
+        await asyncio.gather(*(gated(kinds[number % len(kinds)]) for number in range(share)))
+
+
+async def stream_after_stream(port: int, tally: Tally, until: float, dice: random.Random) -> None:
+    await asyncio.sleep(dice.random() * 4)
+    while monotonic() < until:
+        await guarded(port, pick(dice), tally, stream=True)
+
+
+async def short_requests(port: int, tally: Tally, until: float, dice: random.Random) -> None:
+    async with asyncio.TaskGroup() as group:
+        while monotonic() < until:
+            group.create_task(guarded(port, pick(dice), tally, stream=False))
+            await asyncio.sleep(1 / SHORT_PER_SECOND)
+
+
+async def watch(gateway: Gateway, tally: Tally, until: float) -> None:
+    said = monotonic()
+    while monotonic() < until:
+        await asyncio.sleep(5)
+        tally.memory.append((monotonic(), gateway.resident_bytes))
+        tally.files.append(gateway.open_files)
+        if monotonic() - said > 60:
+            said = monotonic()
+            mebibytes = gateway.resident_bytes / 1024**2
+            print(f"{dict(tally.seen)} {mebibytes:.1f} MiB {tally.files[-1]} files", flush=True)
+
+
+def growth_per_hour(memory: list[tuple[float, int]]) -> float:
+    """Median of all slopes (Theil and Sen): one garbage collection does not move it."""
+    step = max(1, len(memory) // 200)
+    points = memory[::step]
+    slopes = [
+        (later[1] - earlier[1]) / (later[0] - earlier[0])
+        for number, earlier in enumerate(points)
+        for later in points[number + 1 :]
+    ]
+    return median(slopes) * 3600
+
+
+def configuration(engine_port: int, receiver_port: int) -> dict[str, object]:
+    hook = {"name": "hook", "type": "webhook", "url": f"http://127.0.0.1:{receiver_port}/u", "batch_size": 20}
+    return settings(
+        engine_port,
+        auth={"enabled": True, "pipeline": [{"type": "static", "keys": [{"key": KEY, "name": "soak"}]}]}
+        | {"skip_paths": ["/metrics"]},
+        routing={
+            "timeouts": {"first_byte": "10s", "idle": f"{IDLE_TIMEOUT}s"},
+            "breaker": {"enabled": False},
+        },
+        rate_limit={"enabled": True, "per_key": {"requests_per_second": 10_000, "max_concurrent": 1000}},
+        usage={"enabled": True, "reporters": [hook]},
+        log={"level": "warning"},
+    )
+
+
+async def engine_stats(port: int) -> dict[str, int]:
+    stats: dict[str, int] = json.loads((await ask(port, get(b"/stats"))).body)
+    return stats
+
+
+@contextmanager
+def demo_engine() -> Iterator[int]:
+    """The demo engine as a process of its own; its port."""
+    port = free_port()
+    engine = subprocess.Popen([sys.executable, "-m", "proxy", "demo-engine", "--port", str(port)], cwd=ROOT)
+    try:
+        yield port
+    finally:
+        engine.terminate()
+        engine.wait()
+
+
+async def soak(minutes: float, folder: Path, engine_port: int) -> list[str]:
+    """Run, print what was seen, and return what is wrong."""
+    async with Receiver() as receiver:
+        gateway = Gateway(folder, configuration(engine_port, receiver.port)).start()
+        try:
+            return await measured(gateway, engine_port, receiver, minutes)
+        finally:
+            gateway.stop()
+
+
+async def measured(gateway: Gateway, engine_port: int, receiver: Receiver, minutes: float) -> list[str]:
+    tally, dice = Tally(), random.Random(1)
+    await eventually(lambda: accepts(engine_port), "the demo engine listens", 20)
+    await guarded(gateway.port, "good", tally, stream=True)
+    await warm_up(gateway.port, tally)
+    idle_files, begun = gateway.open_files, monotonic()
+    until = begun + minutes * 60
+    async with asyncio.TaskGroup() as group:
+        for _ in range(STREAMS):
+            group.create_task(stream_after_stream(gateway.port, tally, until, random.Random(dice.random())))
+        group.create_task(short_requests(gateway.port, tally, until, dice))
+        group.create_task(watch(gateway, tally, until))
+    wrong = list(tally.wrong)
+    wrong += await leftovers(gateway, engine_port, idle_files)
+    served = (await engine_stats(engine_port))["requests"]
+    try:
+        await receiver.wait_records(served, 30)
+    except AssertionError:
+        wrong.append(f"{served} requests served, {len(receiver.ids)} records")
+    await asyncio.sleep(2)  # a record too many would come now
+    if len(receiver.ids) != served or len({r["request_id"] for r in receiver.records}) != served:
+        wrong.append(f"{served} requests served, {len(receiver.ids)} records with different ids")
+    wrong += trends(tally, begun, until)
+    print(f"{dict(tally.seen)}; {served} served, {len(receiver.ids)} records, {len(receiver.records)} sent")
+    return wrong + gateway.new_alarms()
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def leftovers(gateway: Gateway, engine_port: int, idle_files: int) -> list[str]:
+    wrong = []
+    try:
+        await eventually(lambda: gateway.open_files <= idle_files + 10, "files closed", 10)
+    except AssertionError:
+        wrong.append(f"{gateway.open_files} files open, {idle_files} before")
+    if in_flight := (await engine_stats(engine_port))["in_flight"]:
+        wrong.append(f"{in_flight} requests still run in the engine")
+    metrics = (await ask(gateway.port, get(b"/metrics"))).body.decode()
+    for line in metrics.splitlines():
+        if line.startswith("llmproxy_inflight") and float(line.rsplit(" ", 1)[1]) > 1:
+            wrong.append(f"after the end: {line}")
+    return wrong
+
+
+def trends(tally: Tally, begun: float, until: float) -> list[str]:
+    """Memory after the first third, and the delay of first events in the first and the last sixth."""
+    wrong, length = [], until - begun
+    settled = [point for point in tally.memory if point[0] > begun + length / 3]
+    if len(settled) > 3:
+        growth, jump = growth_per_hour(settled), settled[-1][1] - settled[0][1]
+        print(f"memory {settled[-1][1] / 1024**2:.1f} MiB, {growth / 1024**2:+.2f} MiB an hour")
+        if growth > MAX_GROWTH_PER_HOUR if length >= SLOPE_MINUTES * 60 else jump > MAX_JUMP:
+            wrong.append(f"memory grows by {growth / 1024**2:.2f} MiB an hour ({jump} bytes in this run)")
+    early = [delay for at, delay in tally.first_event if at < begun + length / 6]
+    late = [delay for at, delay in tally.first_event if at > until - length / 6]
+    if len(early) > 20 and len(late) > 20:
+        before, after = quantiles(early, n=100)[98], quantiles(late, n=100)[98]
+        print(f"first event, 99 %: {before * 1000:.0f} ms at first, {after * 1000:.0f} ms at last")
+        if after > before * 1.1 + 0.05:
+            wrong.append(f"first events come later: {before:.3f} s, then {after:.3f} s")
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run the soak test.")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    minutes = parser.parse_args().minutes
+    with demo_engine() as port, tempfile.TemporaryDirectory(prefix="llmproxy-soak-") as folder:
+        wrong = asyncio.run(soak(minutes, Path(folder) / "gateway", port))
+    for line in wrong[:50]:
+        print(f"WRONG: {line}")
+    print("soak: " + (f"{len(wrong)} things are wrong" if wrong else "good"))
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
