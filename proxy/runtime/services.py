@@ -97,7 +97,7 @@ class Services:
     def spool_is_full(self) -> bool:
         """Whether requests must be refused, because what they use could not be recorded."""
         refuses = self.config.usage.spool.on_full == "refuse"
-        return refuses and self.outbox is not None and self.outbox.backlog.is_full
+        return refuses and self.outbox is not None and self.outbox.is_full
 
     @property
     def access_lines_dropped(self) -> int:

@@ -39,6 +39,8 @@ TIDY_SECONDS = 1.0
 
 DEFAULT_PAUSES = Pauses()
 
+USUAL_BYTES = 512  # of a record, until longer ones are seen
+
 MAX_CLOSING = 5.0  # for the last commit and the checkpoint, after which a disk counts as hung
 
 
@@ -59,9 +61,17 @@ class Outbox:
         self._waiting: deque[UsageRecord] = deque()
         self._flush_timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
+        self._records_writing = 0
+        self._longest = USUAL_BYTES
         self._tasks: list[asyncio.Task[None]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage")
         self._is_closed = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is put now would make something older go."""
+        records = len(self._waiting) + self._records_writing
+        return records >= MAX_WAITING or self.backlog.is_full(records * self._longest)
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -130,17 +140,20 @@ class Outbox:
         if self._writing is None and self._waiting:
             records = list(self._waiting)
             self._waiting.clear()
+            self._records_writing = len(records)
             self._writing = self._in_thread(self._write, records)
             self._writing.add_done_callback(self._written)
 
     def _write(self, records: list[UsageRecord]) -> None:
         """In the thread: what arrives in 30 ms is one row, unless the disk held it up for long."""
         lines = [record.to_json() for record in records]
+        self._longest = max(self._longest, *map(len, lines))
         for start in range(0, len(lines), FLUSH_RECORDS):
             self.backlog.add(lines[start : start + FLUSH_RECORDS])
 
     def _written(self, writing: asyncio.Future[None]) -> None:
         self._writing = None
+        self._records_writing = 0
         _report(writing)
         for courier in self.couriers.values():
             courier.notify()

@@ -75,15 +75,15 @@ def test_a_full_backlog_says_so(tmp_path, clocks):
         backlog_in(tmp_path, clocks, ["a"], max_bytes=512 * 1024),
         backlog_in(None, clocks, ["a"]),
     )
-    before = (on_disk.is_full, in_memory.is_full)
+    before = (on_disk.is_full(), in_memory.is_full())
     for _ in range(100):
         on_disk.add([b"x" * 10_000])
         in_memory.add([b"x"] * 100)
 
-    assert (before, (on_disk.is_full, in_memory.is_full)) == ((False, False), (True, True))
+    assert (before, (on_disk.is_full(), in_memory.is_full())) == ((False, False), (True, True))
     taken(on_disk, "a")
     on_disk.tidy()
-    assert not on_disk.is_full
+    assert not on_disk.is_full()
     on_disk.close()
 
 
