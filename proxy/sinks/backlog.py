@@ -96,7 +96,9 @@ class Backlog:
     def is_full(self, coming: int = 0) -> bool:
         """Whether `coming` bytes, and what is added soon after, would make something older go."""
         spool = self._spool  # the thread may close it at any time
-        if spool is not None and spool.bytes + coming >= min(FULL * spool.max_bytes, spool.max_bytes - MIN_ROOM):
+        if spool is not None and spool.bytes + coming >= min(
+            FULL * spool.max_bytes, spool.max_bytes - MIN_ROOM
+        ):
             return True
         return self._held_records >= FULL * MAX_HELD
 
