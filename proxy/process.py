@@ -14,7 +14,7 @@ from proxy.listeners import Sockets, url_of
 log = logging.getLogger(__name__)
 
 # What was not written by the end of everything else gets another moment.
-THREAD_SECONDS = 0.5
+THREAD_SECONDS = 2.0
 
 
 def ready_text(config: Config, sockets: Sockets) -> str:
