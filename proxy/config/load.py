@@ -13,7 +13,6 @@ from proxy.config.checks.auth import check_keys
 from proxy.config.convert import Converter
 from proxy.config.document import Node, Reader, Report, kind_of
 from proxy.config.expand import Expander, ReadFile
-from proxy.config.later import note_what_comes_later
 from proxy.config.naming import with_names
 from proxy.config.paths import with_paths
 from proxy.config.problems import ConfigError, Problem
@@ -37,7 +36,6 @@ def parse(text: str, environ: Mapping[str, str], *, read_file: ReadFile, origin:
     wanted = inspect.type_info(Config)
     config = with_names(Converter(problems.append, notes).convert(root, wanted))
     check(config, Place(root, problems.append), notes.append)
-    note_what_comes_later(config, notes.append)
     if problems:
         raise ConfigError(origin, problems)
     config = with_paths(config, wanted, origin, environ)

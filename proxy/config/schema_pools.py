@@ -93,7 +93,13 @@ class Backend(Section, frozen=True, kw_only=True):
         confidential("Several of them, changed when one is refused (401) or throttled (429)."),
     ] = ()
     oauth: Annotated[OAuth | None, says("Access tokens instead of a fixed key.")] = None
-    proxy: Annotated[str, confidential("Outbound proxy, http:// or socks5://.")] = ""
+    proxy: Annotated[
+        str,
+        confidential(
+            "Outbound proxy: http:// or https:// (by CONNECT), socks5://, or socks5h:// (it looks names up); "
+            "with user:password@ where it wants them."
+        ),
+    ] = ""
     tls: Annotated[UpstreamTls, says("TLS towards it.")] = UpstreamTls()
     max_in_flight: Annotated[
         Count | None, says("Requests it gets at the same time; more wait or go elsewhere.")

@@ -17,6 +17,7 @@ from proxy.upstream.credentials import Tokens, TokenSettings
 from proxy.upstream.discovery import Discovery, Fetcher, Found, make_discovery
 from proxy.upstream.engines import Engines
 from proxy.upstream.prober import Prober
+from proxy.wire.tunnel import OutboundProxy
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -79,7 +80,7 @@ class Background:
         )
         self._tokens.watch(
             {
-                endpoint: token_settings(oauth)
+                endpoint: token_settings(oauth, endpoint.spec.proxy)
                 for _, endpoint in claimed
                 if (oauth := _transport(endpoint.spec.transport).oauth) is not None
             }
@@ -110,7 +111,7 @@ class Background:
         )
 
 
-def token_settings(oauth: schema.OAuth) -> TokenSettings:
+def token_settings(oauth: schema.OAuth, proxy: OutboundProxy | None) -> TokenSettings:
     return TokenSettings(
         token_url=oauth.token_url,
         client_id=oauth.client_id,
@@ -118,6 +119,7 @@ def token_settings(oauth: schema.OAuth) -> TokenSettings:
         client_secret=oauth.client_secret,
         scope=oauth.scope,
         refresh_ahead=oauth.refresh_ahead,
+        proxy=proxy,
     )
 
 

@@ -21,6 +21,7 @@ from proxy.upstream.endpoint import Endpoint, EndpointSpec, Headers, split_url
 from proxy.upstream.pool import Pool
 from proxy.upstream.prober import CheckSettings
 from proxy.upstream.registry import EndpointRegistry, HealthSettings
+from proxy.wire.tunnel import outbound_proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,7 @@ def endpoint_spec(backend: schema.Backend, credential_names: Sequence[bytes]) ->
         removed=(*credential_names, *(name.lower().encode() for name in backend.remove_headers)),
         connect_timeout=limits.connect,
         max_in_flight=backend.max_in_flight,
+        proxy=outbound_proxy(backend.proxy, backend.tls.ca_file) if backend.proxy else None,
         transport=Transport(
             Timeouts(limits.connect, limits.first_byte, limits.idle, limits.total),
             limits.keep_alive,
@@ -226,6 +228,7 @@ def connector(make: Callable[..., Connections]) -> Callable[[Endpoint], Connecti
             spec.port,
             ssl=client_tls(transport.tls) if spec.scheme == "https" else None,
             server_name=transport.tls.server_name or spec.host,
+            proxy=spec.proxy,
             keep_idle=transport.keep_alive,
         )
 

@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass
 
 from proxy.upstream.connection import Failure, Timeouts
+from proxy.upstream.connections import Connections
 from proxy.upstream.endpoint import Endpoint
 from proxy.wire.http1 import AnswerHead
 
@@ -28,14 +29,22 @@ class Answer:
 
 async def ask(endpoint: Endpoint, target: str, *, within: float, method: str = "GET") -> Answer:
     """Ask and read the whole answer within so many seconds, or raise NoAnswer."""
+    head = _head(endpoint, method, target)
+    return await converse(endpoint.connections, head, b"", method=method, within=within)
+
+
+async def converse(
+    connections: Connections, head: bytes, body: bytes, *, method: str, within: float
+) -> Answer:
+    """Send a request on a new connection and read the whole answer, or raise NoAnswer."""
     receiver = _Receiver()
     try:
         async with asyncio.timeout(within):
-            connection = await endpoint.connections.connect(within)
+            connection = await connections.connect(within)
             try:
                 connection.begin(
-                    _head(endpoint, method, target),
-                    b"",
+                    head,
+                    body,
                     receiver,
                     method=method.encode("ascii"),
                     timeouts=Timeouts(within, within, within, within),

@@ -13,10 +13,13 @@ from enum import Enum
 from functools import partial
 
 from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.dial import connected_socket
 from proxy.upstream.outflow import Outflow
+from proxy.upstream.tunnel import Server, Tunnel
 from proxy.upstream.watch import Watch
 from proxy.wire.head_memory import HeadMemory
 from proxy.wire.http1 import parse_answer_head
+from proxy.wire.tunnel import OutboundProxy
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +55,11 @@ class Connections:
         loop: asyncio.AbstractEventLoop,
         ssl: tls.SSLContext | None = None,
         server_name: str | None = None,
+        proxy: OutboundProxy | None = None,
         keep_idle: float = 3.0,
     ) -> None:
-        self._host, self._port, self._ssl = host, port, ssl
-        self._server_name = server_name or host
+        self._server = Server(host, port, ssl, server_name or host)
+        self._tunnel = Tunnel(proxy, self._server, loop) if proxy is not None else None
         self._loop = loop
         self._keep_idle = keep_idle
         self._idle: dict[UpstreamConnection, None] = {}  # oldest first
@@ -65,7 +69,7 @@ class Connections:
         self.answer_heads = HeadMemory(partial(parse_answer_head, method=b"POST"), MAX_REMEMBERED_HEADS)
         self.watch = watch
         self.outflow = Outflow(loop)
-        self.is_tls = ssl is not None
+        self.is_tls = ssl is not None or (proxy is not None and proxy.is_tls)
         self.open = 0
 
     @property
@@ -83,18 +87,11 @@ class Connections:
 
     async def connect(self, within: float) -> UpstreamConnection:
         """Open a new connection within so many seconds; raises OSError (TimeoutError among them)."""
-        async with asyncio.timeout(within):
-            sock = await self._connected_socket()
-            try:
-                _, connection = await self._loop.create_connection(
-                    lambda: UpstreamConnection(self, sock, self._loop),
-                    sock=sock,
-                    ssl=self._ssl,
-                    server_hostname=self._server_name if self._ssl is not None else None,
-                )
-            except BaseException:
-                sock.close()
-                raise
+        if self._tunnel is not None:
+            connection = await self._tunnel.open(self._made, within)
+        else:
+            async with asyncio.timeout(within):
+                connection = await self._direct()
         self.open += 1
         connection.is_counted = True
         return connection
@@ -157,22 +154,20 @@ class Connections:
         self._after_stream = AfterStream.STAYS
         self._make_idle(connection)
 
-    async def _connected_socket(self) -> socket.socket:
-        """Try the host's addresses in the order the resolver gives them; the last error counts."""
-        found = await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        failure: OSError = OSError(f"no address for {self._host}")
-        for family, kind, protocol, _, address in found:
-            sock = socket.socket(family, kind, protocol)
-            try:
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await self._loop.sock_connect(sock, address)
-            except OSError as exc:
-                sock.close()
-                failure = exc
-            except BaseException:
-                sock.close()
-                raise
-            else:
-                return sock
-        raise failure
+    def _made(self, sock: socket.socket) -> UpstreamConnection:
+        return UpstreamConnection(self, sock, self._loop)
+
+    async def _direct(self) -> UpstreamConnection:
+        server = self._server
+        sock = await connected_socket(self._loop, server.host, server.port)
+        try:
+            _, connection = await self._loop.create_connection(
+                lambda: self._made(sock),
+                sock=sock,
+                ssl=server.ssl,
+                server_hostname=server.name if server.ssl is not None else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return connection

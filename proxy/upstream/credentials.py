@@ -19,7 +19,9 @@ from proxy.clock import Clock
 from proxy.upstream.ask import NoAnswer
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.fetch import Fetcher, Unwelcome
+from proxy.upstream.fetch_proxied import post_form
 from proxy.upstream.token_file import BadTokenFile, StoredToken, read_token, write_token
+from proxy.wire.tunnel import OutboundProxy
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ class TokenSettings:
     client_secret: str = field(default="", repr=False)
     scope: str = ""
     refresh_ahead: float = 300.0
+    # The way to the token endpoint. No part of what it is: two refreshers must not share a refresh token.
+    proxy: OutboundProxy | None = field(default=None, compare=False)
 
 
 class Tokens:
@@ -70,7 +74,7 @@ class Tokens:
                 refresher = self._refreshers[settings] = _Refresher(
                     settings, self._fetcher, self._wall, self._chance
                 )
-            refresher.serve(endpoint for endpoint, its in wanted.items() if its == settings)
+            refresher.serve(settings, (endpoint for endpoint, its in wanted.items() if its == settings))
 
     async def close(self) -> None:
         tasks = [refresher.cancel() for refresher in self._refreshers.values()]
@@ -94,7 +98,8 @@ class _Refresher:
         self._unsaved: tuple[str, str] | None = None  # the refresh token in the file, and what replaced it
         self._task = asyncio.create_task(self._run())
 
-    def serve(self, endpoints: Iterable[Endpoint]) -> None:
+    def serve(self, settings: TokenSettings, endpoints: Iterable[Endpoint]) -> None:
+        self._settings = settings  # its proxy may have changed
         self._endpoints = tuple(endpoints)
         self._hand_out()
 
@@ -140,13 +145,7 @@ class _Refresher:
         stored = await asyncio.to_thread(read_token, self._path)
         if self._unsaved is not None and self._unsaved[0] == stored.refresh_token:
             stored = replace(stored, refresh_token=self._unsaved[1])
-        answer = await self._fetcher.json(
-            self._settings.token_url,
-            within=TIMEOUT_SECONDS,
-            method="POST",
-            headers={"Accept": "application/json"},
-            form=_form(self._settings, stored.refresh_token),
-        )
+        answer = await self._ask(_form(self._settings, stored.refresh_token))
         token, life, rotated = read_grant(answer)
         self._token = token
         self._hand_out()
@@ -156,6 +155,14 @@ class _Refresher:
         await self._keep(kept, before=stored.refresh_token)
         log.info("access token refreshed", extra={"file": str(self._path), "life": life})
         return expires_at
+
+    async def _ask(self, form: Mapping[str, str]) -> object:
+        url, proxy = self._settings.token_url, self._settings.proxy
+        if proxy is not None:
+            return await post_form(url, form, proxy=proxy, within=TIMEOUT_SECONDS)
+        return await self._fetcher.json(
+            url, within=TIMEOUT_SECONDS, method="POST", headers={"Accept": "application/json"}, form=form
+        )
 
     async def _keep(self, kept: StoredToken, before: str) -> None:
         try:

@@ -17,6 +17,7 @@ from proxy.health.outcome import FAILURES, Outcome
 from proxy.health.slow_start import share
 from proxy.health.thresholds import Thresholds, ThresholdSettings
 from proxy.wire.headers import RequestRewrite
+from proxy.wire.tunnel import OutboundProxy
 
 if TYPE_CHECKING:
     from proxy.upstream.connections import Connections
@@ -42,12 +43,16 @@ class EndpointSpec:
     removed: tuple[bytes, ...] = ()  # lower-case names that it must not see
     connect_timeout: float = 5.0
     max_in_flight: int | None = None
-    transport: Hashable = None  # what only the maker of connections knows: TLS, outbound proxy, time-outs
+    proxy: OutboundProxy | None = None
+    transport: Hashable = None  # what only the maker of connections knows: TLS, time-outs
 
     @property
-    def address(self) -> tuple[str, str, int, bytes]:
-        """What makes it the same server after a reload, whatever else changed."""
-        return self.scheme, self.host, self.port, self.base_path
+    def address(self) -> Hashable:
+        """What makes it the same server after a reload, whatever else changed.
+
+        The way there is part of it: what is known of one proxy says nothing of another.
+        """
+        return self.scheme, self.host, self.port, self.base_path, self.proxy
 
     @property
     def authority(self) -> bytes:

@@ -7,6 +7,7 @@ from proxy.health.blame import outcome_of
 from proxy.runtime.routes import Route
 from proxy.upstream.connection import Failure
 from proxy.upstream.pool import Lease, Outcome
+from proxy.upstream.tunnel import ProxyFailed
 from proxy.web.exchange import Exchange
 from proxy.web.relay import Relay
 from proxy.wire.http1 import AnswerHead
@@ -41,6 +42,7 @@ class Attempt:
         "is_key_refused",
         "is_outrun",
         "lease",
+        "reached_until",
         "relay",
         "rewrite",
         "wins",
@@ -63,6 +65,7 @@ class Attempt:
         self.rewrite = lease.endpoint.rewrite  # with the credential of this moment
         self.relay = Relay(exchange, self)
         self.failure: Failure | None = None
+        self.reached_until = ""  # the phase at which a connection through a proxy failed
         self.is_key_refused = False  # and another key may be accepted
         self.wins: Callable[[Attempt], bool] | None = None  # where two race: whether this one is heard
         self.is_outrun = False
@@ -117,6 +120,7 @@ class Attempt:
                 upstream = await connections.connect(timeouts.connect)
             except OSError as error:
                 log.info("upstream not reached", extra={"backend": self.endpoint.name, "why": str(error)})
+                self.reached_until = error.phase if isinstance(error, ProxyFailed) else ""
                 return Failure.CONNECT
         body = self._body()
         head = self.rewrite.head(exchange.head, body_length=len(body))

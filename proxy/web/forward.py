@@ -114,8 +114,7 @@ class Attempts:
             elif wait is None:
                 if self._fall_back():
                     return None
-                assert failure is not None
-                raise _error(failure)
+                raise _error(attempt)
 
     def _lease(self) -> Lease | None:
         """A claim on this route's pool; None where it has nobody left and the next route is to be tried."""
@@ -231,7 +230,13 @@ class Attempts:
         )
 
 
-def _error(failure: Failure) -> ProxyError:
+def _error(attempt: Attempt) -> ProxyError:
+    failure = attempt.failure
+    if attempt.reached_until:  # a proxy is a second suspect: whoever reads this must know which
+        return UpstreamFailed(
+            f"The upstream server {attempt.endpoint.name} could not be reached: "
+            f"{attempt.reached_until} failed."
+        )
     if failure in _NOT_ARRIVED:
         return UpstreamFailed("The upstream server could not be reached.")
     if failure is Failure.NO_ANSWER:

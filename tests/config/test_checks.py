@@ -264,7 +264,7 @@ BACKENDS = [
     ("backends: [{url: 'http://a', api_keys: ['']}]", "backends[0].api_keys[0]", "is empty"),
     ("backends: [{url: 'http://a', api_keys: ['a b']}]", "backends[0].api_keys[0]", "visible ASCII"),
     ("backends: [{url: 'http://a', api_key: a, api_keys: [b]}]", "backends[0]", "only one of"),
-    ("backends: [{url: 'http://a', proxy: 'ftp://b'}]", "backends[0].proxy", "must be a URL"),
+    ("backends: [{url: 'http://a', proxy: 'ftp://b'}]", "backends[0].proxy", "must begin with http:"),
     ("backends: [{url: 'http://a', tls: {cert_file: b}}]", "backends[0].tls", "needs cert_file and key_file"),
     (
         "backends: [{url: 'http://a', oauth: {token_url: x, client_id: y, refresh_token_file: z}}]",

@@ -18,8 +18,7 @@ from proxy.config.schema_pools import (
     StaticSource,
 )
 from proxy.config.values import bad_backend_url, bad_header, bad_header_name, bad_identifier, bad_key, bad_url
-
-_PROXIES = ("http", "https", "socks5", "socks5h")
+from proxy.wire.tunnel import outbound_proxy
 
 
 def check(config: Config, place: Place, note: Note) -> None:
@@ -84,9 +83,12 @@ def _backend(backend: Backend, config: Config, place: Place, note: Note) -> None
 
 
 def _bad_proxy(text: str) -> str:
-    """An outbound proxy may hold a user and password, so it is checked without them."""
-    scheme, _, rest = text.partition("://")
-    return bad_url(f"{scheme}://{rest.rpartition('@')[2]}", _PROXIES)
+    """It may hold a user and password, so nothing of it is shown."""
+    try:
+        outbound_proxy(text)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _retry(retry: Retry, place: Place) -> None:
