@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from proxy.stores.limits_script import RELEASE, SETTLE, Answer
+from proxy.stores.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class Pipe:
 
     async def _exchange(self, posts: list[Operation], questions: list[_Question], patience: float) -> None:
         try:
-            async with asyncio.timeout(patience):
+            async with Patience(patience):
                 answers = await self._call(posts + [question.operation for question in questions])
         except asyncio.CancelledError:
             self._disappoint(questions)

@@ -28,9 +28,10 @@ from proxy.stores import limits_script as script
 from proxy.stores.limits_pipe import Operation, Pipe, StoreDown
 from proxy.stores.limits_script import Answer
 
-# Seconds without an answer after which Redis counts as down: a hundred times what it
-# takes on the same network, and short beside any model's first token.
-TIMEOUT = 0.05
+# Seconds without an answer after which Redis counts as down: five hundred times what it
+# takes on the same network, so that no hiccup lets everything through, and short beside
+# most models' first token.
+TIMEOUT = 0.25
 # Seconds that a slot outlives its process. Renewed three times in that span.
 LEASE = 30.0
 RENEWALS_PER_LEASE = 3

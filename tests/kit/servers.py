@@ -1,13 +1,14 @@
-"""Real Redis, PostgreSQL and MariaDB servers on Unix sockets, for tests that share one."""
+"""Real Redis, PostgreSQL and MariaDB servers on Unix sockets, and HAProxy, for tests that share one."""
 
 import grp
 import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -17,6 +18,7 @@ REDIS = shutil.which("redis-server")
 POSTGRES = next(
     (found for found in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)), None
 )
+HAPROXY = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 MARIADB = shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
@@ -34,9 +36,18 @@ class Server:
     def run(self, command: Sequence[str | Path]) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self._as_user())  # type: ignore[call-overload]
 
-    def start(self, command: Sequence[str | Path], is_ready: Callable[[], bool]) -> None:
+    def start(
+        self,
+        command: Sequence[str | Path],
+        is_ready: Callable[[], bool],
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self._process = subprocess.Popen(  # type: ignore[call-overload]
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self._as_user()
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **(environ or {})},
+            **self._as_user(),
         )
         end = monotonic() + PATIENCE
         while not is_ready():
@@ -137,3 +148,18 @@ class MariaServer(Server):
         ]
         self.start([*command, "--skip-grant-tables", f"--init-file={boot}"], Path(self.socket).exists)
         return self
+
+
+class HaproxyServer(Server):
+    """Listens on `port` in front of the addresses that the environment of its configuration names."""
+
+    def begin(self, configuration: Path, port: int, **environ: str) -> "HaproxyServer":
+        assert HAPROXY is not None
+        command = [HAPROXY, "-db", "-f", configuration]
+        self.start(command, lambda: _is_taken(port), {"LISTEN": f"127.0.0.1:{port}", **environ})
+        return self
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
