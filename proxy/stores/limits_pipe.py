@@ -1,7 +1,8 @@
 """Operations on their way to the limits in Redis, many per call.
 
 One call is under way at a time; what comes meanwhile travels together in the
-next one, so the cost per request falls as load rises. A call that fails or
+next one, so the cost per request falls as load rises. What nobody waits for
+waits a moment for a question that takes it along. A call that fails or
 takes too long marks the store as down: whoever waits is told at once, nobody
 waits again until a probe has come through.
 """
@@ -23,6 +24,9 @@ MAX_BATCH = 128
 # Operations kept while Redis is away, so that slots are given back and usage is charged
 # when it returns; the oldest go first, their leases lapse by themselves.
 MAX_BACKLOG = 16_384
+# Seconds for which what was given back waits to be taken along: a client that asks one
+# request after the other then costs one call for each, not two.
+LINGER = 0.005
 # Seconds between probes while Redis is away: soon after a blip, once per second later.
 FIRST_PROBE = 0.1
 LONGEST_PROBE = 1.0
@@ -52,12 +56,14 @@ class _Question:
 class Pipe:
     """Feeds `call` with batches; belongs to whoever closes it."""
 
-    def __init__(self, call: Call, timeout: float) -> None:
+    def __init__(self, call: Call, timeout: float, linger: float = LINGER) -> None:
         self._call = call
         self._timeout = timeout
+        self._linger = linger
         self._questions: deque[_Question] = deque()
         self._posts: deque[Operation] = deque()
         self._wake = asyncio.Event()
+        self._departure: asyncio.TimerHandle | None = None
         self.came_back = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_closing = False
@@ -84,6 +90,8 @@ class Pipe:
         self._questions.clear()
         while self._posts and self.is_up:
             await self._send()
+        if self._departure is not None:
+            self._departure.cancel()
 
     def post(self, operation: Operation) -> None:
         """Send it some time soon; nobody waits for it."""
@@ -91,7 +99,19 @@ class Pipe:
             self._posts.popleft()
             self.lost += 1
         self._posts.append(operation)
-        self._wake.set()
+        self._plan()
+
+    def _plan(self) -> None:
+        """Send at once for somebody who waits or a full batch, else in a moment."""
+        if self._questions or len(self._posts) >= MAX_BATCH:
+            self._wake.set()
+        elif self._posts and self._departure is None:
+            self._departure = asyncio.get_running_loop().call_later(self._linger, self._depart)
+
+    def _depart(self) -> None:
+        self._departure = None
+        if self._posts:
+            self._wake.set()
 
     async def ask(self, operation: Operation, undo: Undo) -> Answer:
         """The script's answer, or StoreDown.
@@ -118,8 +138,7 @@ class Pipe:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PROBE)
                 await self._exchange(self._next_posts(), [], PROBE_TIMEOUT)
-            if self._posts or self._questions:
-                self._wake.set()
+            self._plan()
 
     async def _send(self) -> None:
         """One call with what has gathered: what was given back first, then who asks."""

@@ -29,8 +29,8 @@ class Call:
         return [YES for operation in operations if operation[0] == RESERVE]
 
 
-async def started(call, patience):
-    pipe = Pipe(call, timeout=patience)
+async def started(call, patience, **options):
+    pipe = Pipe(call, timeout=patience, **options)
     await pipe.start()
     call.batches.clear()
     return pipe
@@ -71,6 +71,26 @@ async def test_what_comes_while_a_call_is_under_way_travels_together(pipe, call)
 
     assert await asyncio.gather(first, *later) == [YES] * 3
     assert call.batches == [[[RESERVE, 1]], [[RELEASE, 0], [RESERVE, 2], [RESERVE, 3]]]
+
+
+async def test_what_nobody_waits_for_is_taken_along_by_the_next_question(call):
+    pipe = await started(call, 5.0, linger=60.0)
+    pipe.post([RELEASE, 1])
+    pipe.post([SETTLE, 1])
+
+    await ask(pipe, 2)
+
+    assert call.batches == [[[RELEASE, 1], [SETTLE, 1], [RESERVE, 2]]]
+    await pipe.close()
+
+
+async def test_what_nobody_waits_for_goes_by_itself_after_a_moment(pipe, call):
+    for number in range(MAX_BATCH + 2):
+        pipe.post([RELEASE, number])
+
+    await until(lambda: sum(map(len, call.batches)) == MAX_BATCH + 2)
+
+    assert [len(batch) for batch in call.batches] == [MAX_BATCH, 2]
 
 
 async def test_a_batch_is_bounded(pipe, call):
