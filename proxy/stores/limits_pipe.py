@@ -73,7 +73,7 @@ class Pipe:
 
     async def start(self) -> None:
         """Connect, so that the first request pays for nothing; a store that is down does not hinder."""
-        await self._exchange(self._next_posts(), [], PROBE_TIMEOUT)
+        await self._probe()
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
@@ -137,8 +137,12 @@ class Pipe:
             else:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PROBE)
-                await self._exchange(self._next_posts(), [], PROBE_TIMEOUT)
+                await self._probe()
             self._plan()
+
+    async def _probe(self) -> None:
+        """Ask for nothing: what a failed call may have carried out cannot be sent again."""
+        await self._exchange([], [], PROBE_TIMEOUT)
 
     async def _send(self) -> None:
         """One call with what has gathered: what was given back first, then who asks."""

@@ -140,11 +140,25 @@ async def test_after_an_outage_slots_are_given_back_but_nothing_is_charged_twice
     call.error = None
     caplog.clear()
     with caplog.at_level(logging.WARNING, limits_pipe.__name__):
-        await until(lambda: pipe.is_up)
+        await until(lambda: len(call.batches) == 2)
 
-    assert call.batches == [[[RELEASE, 1], [SETTLE, 3]]]
+    assert call.batches == [[], [[RELEASE, 1], [SETTLE, 3]]]
     assert (pipe.outages, pipe.lost) == (1, 1)
     assert [record.message for record in caplog.records] == ["limit store is back"]
+
+
+async def test_what_was_used_in_an_outage_outlives_every_probe_that_fails(pipe, call):
+    call.error = OSError("gone")
+    pipe.post([RELEASE, 1])
+    await until(lambda: not pipe.is_up)
+    call.batches.clear()
+    pipe.post([SETTLE, 2])
+    await until(lambda: len(call.batches) == 2)
+    call.error = None
+
+    await until(lambda: [[RELEASE, 1], [SETTLE, 2]] in call.batches)
+
+    assert pipe.lost == 0
 
 
 async def test_what_waits_for_the_stores_return_is_bounded(pipe, call):
