@@ -13,6 +13,7 @@ from proxy.adapters.base import (
 )
 from proxy.adapters.chat import ChatAdapters
 from proxy.adapters.clamp_max_tokens import ClampMaxTokens
+from proxy.adapters.memory import AdapterMemory
 from proxy.adapters.merge_system import MergeSystemMessages
 from proxy.adapters.model import ModelAdapters
 from proxy.adapters.normalize_errors import NormalizeErrors
@@ -33,6 +34,7 @@ KINDS: Mapping[str, type] = MappingProxyType(
 
 __all__ = [
     "KINDS",
+    "AdapterMemory",
     "ChatAdapters",
     "ClampMaxTokens",
     "Counts",

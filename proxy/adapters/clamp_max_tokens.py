@@ -32,6 +32,10 @@ USEFUL_TOKENS = 1024
 MEDIA_TOKENS = 1600
 _MEDIA = re.compile(rb'"data(?::[^",\\]{1,128},|"\s*:\s*")[A-Za-z0-9+/=_\-]{1024,}"')
 
+# The Responses API's way to go on with a conversation that the upstream keeps: its tokens are counted,
+# its bytes are not here.
+_GOES_ON = re.compile(rb'"(?:previous_response_id|conversation)"\s*:\s*["{]')
+
 # In front of the number stands nothing else, and behind it nothing that makes it another one.
 _LIMIT = re.compile(rb'"max_(?:completion_|output_)?tokens"\s*:\s*([1-9][0-9]{0,17})(?=\s*[,}])')
 _PREFIX = b'"max_'
@@ -76,11 +80,11 @@ class TokenRate:
 
 
 class ClampMaxTokens:
-    """Of one model; what it learns holds for all its requests."""
+    """Of one model; what it learns, by `rate`, holds for all its requests."""
 
-    def __init__(self, *, context_length: int, margin: int) -> None:
+    def __init__(self, *, context_length: int, margin: int, rate: TokenRate) -> None:
         self._room = context_length - margin
-        self._rate = TokenRate()
+        self._rate = rate
 
     def rewrite(self, body: bytes) -> bytes:
         """The body with no limit above what is left; the same object where none is."""
@@ -96,7 +100,7 @@ class ClampMaxTokens:
     def learn(self, body: bytes, tokens: int) -> None:
         """The upstream counted so many tokens in this body's prompt."""
         size, media = _sizes(body)
-        if not media:
+        if not media and _GOES_ON.search(body) is None:
             self._rate.learn(size, tokens)
 
     def _left(self, body: bytes) -> int:

@@ -21,11 +21,6 @@ class ModelAdapters:
     normalizes_errors: bool = False
     normalizes_tool_calls: bool = False
 
-    @property
-    def reads_chats(self) -> bool:
-        """Whether a chat request is parsed."""
-        return self.chat is not None or self.guard is not None or self.normalizes_tool_calls
-
     def repair(self, body: Json) -> ToolCallRepair | None:
         """What repairs the calls in the answer to this request, if it can have any."""
         return ToolCallRepair(body, self.chance) if self.normalizes_tool_calls and body.get("tools") else None

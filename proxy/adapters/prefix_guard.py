@@ -16,6 +16,12 @@ from proxy.wire.openai import Json, encoded, objects
 TOOLS, SYSTEM, MESSAGES = "tools", "system", "messages"
 """The parts of a prompt, in the order in which they are compared."""
 
+# Anthropic's and chat's, and what the Responses API calls them.
+_SYSTEM_MEMBERS = ("system", "instructions")
+_MESSAGE_MEMBERS = ("messages", "input")
+# Where the upstream keeps the conversation, a request does not hold its prompt.
+_GOES_ON = ("previous_response_id", "conversation")
+
 
 class PrefixGuard:
     """Of one model; the table may be that of several."""
@@ -27,25 +33,23 @@ class PrefixGuard:
 
     def rewrite(self, body: Json) -> Json:
         """The request without volatile lines in its system prompt; the same object if there are none."""
-        system, messages = body.get("system"), body.get("messages")
         changes: Json = {}
-        if (stripped := self._stripped(system)) is not system:
-            changes["system"] = stripped
-        if isinstance(messages, list):
-            made = [self._message(each) if is_system(each) else each for each in messages]
-            if any(new is not old for new, old in zip(made, messages, strict=True)):
-                changes["messages"] = [each for each in made if each is not None]
+        for name in _SYSTEM_MEMBERS:
+            if (stripped := self._stripped(body.get(name))) is not body.get(name):
+                changes[name] = stripped
+        for name in _MESSAGE_MEMBERS:
+            if (kept := self._messages(body.get(name))) is not body.get(name):
+                changes[name] = kept
         if not changes:
             return body
-        rewritten = body | changes
-        if changes.get("system", "…"):
-            return rewritten
-        # It held nothing else, and engines refuse empty texts.
-        del rewritten["system"]
-        return rewritten
+        # A system prompt that held nothing else goes, because engines refuse empty texts.
+        gone = {name for name in _SYSTEM_MEMBERS if name in changes and not changes[name]}
+        return {name: value for name, value in (body | changes).items() if name not in gone}
 
-    def key(self, session: bytes, body: Json) -> Hashable:
-        """What a request is compared with: those of its session, and of its kind."""
+    def key(self, session: bytes, body: Json) -> Hashable | None:
+        """What a request is compared with: those of its session, and of its kind; None: with nothing."""
+        if any(body.get(name) for name in _GOES_ON):
+            return None
         # Requests for titles and summaries have no tools, and nothing in common with the others.
         return self._name, session, bool(body.get("tools"))
 
@@ -56,6 +60,15 @@ class PrefixGuard:
     def used(self, key: Hashable, *, prompt_tokens: int, cached_tokens: int) -> None:
         """What the upstream counted for the last request."""
         self._table.used(key, prompt_tokens, cached_tokens)
+
+    def _messages(self, messages: Any) -> Any:
+        """The same object where no system message has such lines."""
+        if not isinstance(messages, list):
+            return messages
+        made = [self._message(each) if is_system(each) else each for each in messages]
+        if all(new is old for new, old in zip(made, messages, strict=True)):
+            return messages
+        return [each for each in made if each is not None]
 
     def _message(self, message: Json) -> Json | None:
         content = message.get("content")
@@ -94,14 +107,22 @@ def prompt_of(body: Json) -> Iterator[Piece]:
     """What of a request becomes the prompt, piece by piece, in an order of its own."""
     for tool in objects(body.get("tools")):
         yield TOOLS, encoded(_unmarked(tool))
-    system = body.get("system")
-    for part in system if isinstance(system, list) else [system] if isinstance(system, str) else []:
-        yield SYSTEM, encoded({"system": _unmarked(part)})
+    for name in _SYSTEM_MEMBERS:
+        system = body.get(name)
+        for part in system if isinstance(system, list) else [system] if isinstance(system, str) else []:
+            yield SYSTEM, encoded({name: _unmarked(part)})
     part_name = SYSTEM
-    for message in objects(body.get("messages")):
+    for message in _said(body):
         if not is_system(message):
             part_name = MESSAGES
         yield part_name, encoded(_without_marks(message))
+
+
+def _said(body: Json) -> Iterator[Json]:
+    """Messages, and what the Responses API has in their place: a text counts as one message of the user."""
+    for name in _MESSAGE_MEMBERS:
+        said = body.get(name)
+        yield from objects([{"role": "user", "content": said}] if isinstance(said, str) else said)
 
 
 def _without_marks(message: Json) -> Json:

@@ -5,6 +5,7 @@ from pathlib import Path
 from secrets import token_bytes
 
 from proxy.adapters import (
+    AdapterMemory,
     ChatAdapters,
     ClampMaxTokens,
     ModelAdapters,
@@ -12,29 +13,36 @@ from proxy.adapters import (
     ReasoningOptions,
     ToolCallOptions,
 )
-from proxy.adapters.prefix_table import PrefixTable
 from proxy.adapters.tool_calls.formats import KINDS
 from proxy.adapters.tool_calls.scanner import prepare
 from proxy.config import schema_adapters as schema
 from proxy.config.schema_pools import Model
 
 
-def model_adapters(models: Iterable[Model], secret: bytes) -> dict[str, ModelAdapters]:
+def model_adapters(models: Iterable[Model], secret: bytes, memory: AdapterMemory) -> dict[str, ModelAdapters]:
     """By model id, those that have any. Reads prompt files; raises OSError."""
-    table = PrefixTable(secret)
-    return {model.id: _adapters(model, secret, table) for model in models if model.adapters}
+    return {model.id: _adapters(model, secret, memory) for model in models if model.adapters}
 
 
-def _adapters(model: Model, secret: bytes, table: PrefixTable) -> ModelAdapters:
+def vocabulary(model: Model) -> tuple[str, str]:
+    """Names what decides how many tokens a prompt has."""
+    return model.id, model.upstream_model
+
+
+def _adapters(model: Model, secret: bytes, memory: AdapterMemory) -> ModelAdapters:
     clamp: ClampMaxTokens | None = None
     guard: PrefixGuard | None = None
     kinds = {type(adapter) for adapter in model.adapters}
     for adapter in model.adapters:
         match adapter:
             case schema.ClampMaxTokens() if model.context_length is not None:
-                clamp = ClampMaxTokens(context_length=model.context_length, margin=adapter.margin)
+                clamp = ClampMaxTokens(
+                    context_length=model.context_length,
+                    margin=adapter.margin,
+                    rate=memory.rate(vocabulary(model)),
+                )
             case schema.PrefixGuard():
-                guard = PrefixGuard(model.id, adapter.strip_lines, table)
+                guard = PrefixGuard(model.id, adapter.strip_lines, memory.prefixes)
     return ModelAdapters(
         chance=token_bytes,
         chat=_chat(model, secret),

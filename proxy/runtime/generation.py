@@ -8,7 +8,7 @@ from pathlib import Path
 from proxy import clock
 from proxy.access import Credential, may_use, trusted_networks
 from proxy.config import Config, schema_pools
-from proxy.runtime.adapters import model_adapters
+from proxy.runtime.adapters import model_adapters, vocabulary
 from proxy.runtime.keys import Keys
 from proxy.runtime.pools import LivePool, live_pool, workers_share
 from proxy.runtime.routes import Route, Routes
@@ -67,7 +67,9 @@ class Runtime:
         table = ModelTable(
             config.models, config.routing.fallback, pools=self.live.keys(), default_pool=default_pool
         )
-        self.routes = Routes(table, self.live, model_adapters(config.models, services.secret))
+        self.routes = Routes(
+            table, self.live, model_adapters(config.models, services.secret, services.adapter_memory)
+        )
         # With one pool, no names of its own and no limits by model, every model goes the same way.
         self.models_matter = (
             len(self.live) > 1 or len(config.models) > 1 or config.rate_limit.per_model.enabled
@@ -104,6 +106,7 @@ class Runtime:
         self.services.background.on_found = self._take_found
         for name, live in self.live.items():
             live.replace(self._backends(name), self.services.endpoints)
+        self.services.adapter_memory.forget_others([vocabulary(model) for model in self.config.models])
         self._watch()
 
     def _take_found(self, pool: str) -> None:

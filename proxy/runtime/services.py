@@ -9,6 +9,7 @@ from pathlib import Path
 from secrets import token_bytes
 from typing import IO
 
+from proxy.adapters import AdapterMemory
 from proxy.clock import monotonic
 from proxy.config import Config
 from proxy.config.schema import AccessLog as AccessSettings
@@ -40,6 +41,7 @@ class Services:
         self.config = config  # what these services follow
         # Makes triggers that no text can guess; a new one costs a prefix cache once.
         self.secret = token_bytes(32)
+        self.adapter_memory = AdapterMemory(self.secret)
         self.metrics = Metrics(config.metrics.latency_buckets, config.metrics.custom_labels)
         self.crew: Crew | None = None
         self.retries: Counter[str] = Counter()  # by what the attempt before ended with

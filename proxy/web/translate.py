@@ -10,7 +10,7 @@ from dataclasses import replace
 import orjson
 from aiohttp import web
 
-from proxy.adapters import ClampMaxTokens, ModelAdapters, NormalizeErrors
+from proxy.adapters import ClampMaxTokens, ModelAdapters, NormalizeErrors, PrefixGuard
 from proxy.config import schema_pools as schema
 from proxy.errors import BadRequest
 from proxy.metrics import Metrics
@@ -25,6 +25,7 @@ from proxy.wire.openai import Json, parsed_request
 
 CHAT = b"/chat/completions"
 MESSAGES = b"/messages"  # Anthropic's
+RESPONSES = b"/responses"
 
 _TOOLS = b'"tools"'
 
@@ -79,20 +80,26 @@ def _adapt(exchange: Exchange, adapters: ModelAdapters, path: bytes, rewrite: An
     if path.endswith(CHAT):
         body = _parsed(exchange.body) if adapters.chat is not None else parsed_request(exchange.body)
     else:
-        body = parsed_request(exchange.body) if is_messages and adapters.guard is not None else None
+        is_guarded = adapters.guard is not None and path.endswith((MESSAGES, RESPONSES))
+        body = parsed_request(exchange.body) if is_guarded else None
     if body is None:
         return
     sent = adapters.guard.rewrite(body) if adapters.guard is not None else body
     if sent is not body:
         exchange.runtime.services.metrics.count("prefix_stripped", _label(exchange))
-    if not is_messages:
+    if path.endswith(CHAT):
         sent = _translated(sent, adapters, rewrite)
     if sent is not body:
         _send_instead(exchange, _encoded(sent))
-    session = session_of(exchange, body) if adapters.guard is not None else None
-    if adapters.guard is not None and session is not None:
-        key = adapters.guard.key(session, sent)
-        exchange.prefix = PrefixWatch(adapters.guard, _label(exchange), key)
+    if adapters.guard is not None:
+        _watch_prefix(exchange, adapters.guard, body, sent)
+
+
+def _watch_prefix(exchange: Exchange, guard: PrefixGuard, body: Json, sent: Json) -> None:
+    session = session_of(exchange, body)
+    key = guard.key(session, sent) if session is not None else None
+    if key is not None:
+        exchange.prefix = PrefixWatch(guard, _label(exchange), key)
         exchange.prefix.compare(sent, exchange.runtime.services.metrics)
 
 

@@ -13,8 +13,8 @@ CONTEXT = 32768
 WORDS = "Write the words in the file, then read it again. "
 
 
-def clamp(context_length=CONTEXT, margin=256):
-    return ClampMaxTokens(context_length=context_length, margin=margin)
+def clamp(context_length=CONTEXT, margin=256, rate=None):
+    return ClampMaxTokens(context_length=context_length, margin=margin, rate=rate or TokenRate())
 
 
 def request(size=0, **fields):
@@ -177,3 +177,15 @@ def test_a_member_in_the_middle_of_too_much_is_left_alone():
     body = b'{"a":' + filler + b',"max_tokens":99999,"b":' + filler + b"}"
 
     assert clamp().rewrite(body) is body
+
+
+@pytest.mark.parametrize("member", [{"previous_response_id": "resp_1"}, {"conversation": {"id": "conv_1"}}])
+def test_a_conversation_that_the_upstream_keeps_teaches_nothing(member):
+    subject, body = clamp(), request(40_000, max_tokens=32000)
+    before = subject.rewrite(body)
+
+    subject.learn(request(4_000, **member), 4_000)
+    assert subject.rewrite(body) == before
+
+    subject.learn(request(4_000, **dict.fromkeys(member)), 4_000)
+    assert subject.rewrite(body) != before

@@ -20,6 +20,10 @@ def part(text, **fields):
     return {"type": "text", "text": text, **fields}
 
 
+def input_part(text):
+    return {"type": "input_text", "text": text}
+
+
 STRIPPED = [
     # Claude Code, /v1/messages: a block of its own in front of the others
     (
@@ -42,6 +46,16 @@ STRIPPED = [
         {"messages": [{"role": "developer", "content": [part("a\nb")]}, USER]},
     ),
     ({"messages": [USER, {"role": "system", "content": BILLING}]}, {"messages": [USER]}),
+    # the Responses API
+    (
+        {"instructions": f"{IDENTITY}\n{BILLING}", "input": "Hi", "x": 1},
+        {"instructions": IDENTITY, "input": "Hi", "x": 1},
+    ),
+    ({"instructions": BILLING, "input": [USER]}, {"input": [USER]}),
+    (
+        {"input": [{"type": "message", "role": "developer", "content": [input_part(f"{BILLING}\nb")]}, USER]},
+        {"input": [{"type": "message", "role": "developer", "content": [input_part("b")]}, USER]},
+    ),
     ({"messages": [USER, {"role": "system", "content": [part(BILLING)]}]}, {"messages": [USER]}),
 ]
 
@@ -66,6 +80,8 @@ def test_volatile_lines_are_taken_out_of_system_prompts(body, expected):
         {"messages": [{"role": "system", "content": f" {BILLING}"}]},
         {"messages": [{"role": "system", "content": None}, {"role": "system"}, "x"]},
         {"system": [{"type": "image", "text": 7}, "x", part(IDENTITY)]},
+        {"instructions": IDENTITY, "input": BILLING},
+        {"instructions": None, "input": [{"role": "user", "content": BILLING}, {"type": "reasoning"}]},
     ],
 )
 def test_everything_else_stays_the_same_object(body):
@@ -124,6 +140,40 @@ def test_the_part_that_changed_is_named(changed, part):
     compare(subject, turn(1))
 
     assert compare(subject, changed) == part
+
+
+def response_turn(number, *, instructions=IDENTITY, **fields):
+    said = [{"role": "user", "content": [input_part("Hi")]}]
+    for each in range(number):
+        call = {"type": "function_call", "call_id": f"c{each}", "name": "t", "arguments": "{}"}
+        said += [call, {"type": "function_call_output", "call_id": f"c{each}", "output": "x"}]
+    return {
+        "instructions": instructions,
+        "tools": [{"type": "function", "name": "t"}],
+        "input": said,
+        **fields,
+    }
+
+
+def test_turns_of_the_responses_api_are_compared_too():
+    subject = guard()
+
+    assert [compare(subject, response_turn(number)) for number in range(4)] == [None] * 4
+    assert compare(subject, response_turn(4, instructions="It is 12:01. " + IDENTITY)) == "system"
+    changed = response_turn(4)
+    changed["input"][2] = {**changed["input"][2], "output": "y"}
+    assert compare(subject, changed) == "messages"
+    assert compare(subject, response_turn(4, tools=[{"type": "function", "name": "u"}])) == "tools"
+
+
+def test_an_input_that_is_a_text_is_a_message_of_the_user():
+    assert list(prompt_of({"input": "Hi"})) == list(prompt_of({"input": [USER]}))
+
+
+@pytest.mark.parametrize("member", [{"previous_response_id": "resp_1"}, {"conversation": {"id": "conv_1"}}])
+def test_a_prompt_that_the_upstream_keeps_is_not_compared(member):
+    assert guard().key(b"s", {"input": "Go on", **member}) is None
+    assert guard().key(b"s", {"input": "Go on", **dict.fromkeys(member)}) is not None
 
 
 def test_a_request_for_a_title_is_compared_with_its_like():

@@ -4,6 +4,7 @@
 import gzip
 import json
 import re
+import signal
 
 import pytest
 from kit.client import ask
@@ -358,3 +359,49 @@ async def test_a_request_that_falls_back_is_guarded_for_the_model_that_answers(n
     assert (response.status, changed.status) == (200, 200)
     assert json.loads(upstream.requests[0].body)["messages"][0]["content"] == "Be brief."
     assert changed.head.all(b"x-llmproxy-prefix-diverged-in") == [b"system"]
+
+
+async def test_prompts_of_the_responses_api_are_guarded(new_gateway, upstream):
+    gateway = new_gateway(adapted(upstream, GUARD))
+
+    def turn(number, *said, **fields):
+        asked = {"model": "m", "instructions": f"Be brief.\n{BILLING % number}", "input": [user("hi"), *said]}
+        return post(b"/v1/responses", json.dumps({**asked, **fields}).encode(), b"X-Session-Id: s-1")
+
+    first = await ask(gateway.port, turn(1))
+    second = await ask(gateway.port, turn(2, {"role": "assistant", "content": "yes"}, user("go on")))
+    other = await ask(gateway.port, turn(3, instructions="Be long."))
+    kept = await ask(gateway.port, turn(4, previous_response_id="resp_1", instructions="Be wild."))
+
+    sent = [json.loads(request.body).get("instructions") for request in upstream.requests]
+    assert sent == ["Be brief.", "Be brief.", "Be long.", "Be wild."]
+    diverged = [each.get(b"x-llmproxy-prefix-diverged-in") for each in (first, second, other, kept)]
+    assert diverged == [None, None, b"system", None]
+    assert await figure(gateway, "prefix_stripped", "m") == 2
+
+
+async def test_what_was_learned_outlives_a_reload(new_gateway, upstream):
+    configuration = adapted(upstream, CLAMP, GUARD, context_length=32768)
+    gateway = new_gateway(configuration)
+    usage = {"prompt_tokens": 4000, "completion_tokens": 1, "total_tokens": 4001}
+    upstream.on_request = replies(answer(json.dumps({"choices": [], "usage": usage}).encode()))
+    long = user("a " * 9000)
+
+    for _ in range(2):
+        await ask(gateway.port, post(body=request(long, max_tokens=32000)))
+    configuration["models"][0]["adapters"][0] = {**CLAMP, "margin": 128}
+    gateway.write(configuration)
+    gateway.signal(signal.SIGHUP)
+
+    async def is_new():
+        return b"llmproxy_config_generation 2" in (await ask(gateway.port, get(b"/metrics"))).body
+
+    await eventually(is_new, "the new configuration is served")
+    changed = await ask(
+        gateway.port, post(body=request({"role": "system", "content": "x"}, long, max_tokens=32000))
+    )
+
+    first, learned, after = [json.loads(sent.body)["max_tokens"] for sent in upstream.requests]
+    assert learned > first + 1000
+    assert after > learned  # a model that nothing is known of would have got first + 128
+    assert changed.get(b"x-llmproxy-prefix-diverged-in") == b"system"
