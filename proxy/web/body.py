@@ -7,6 +7,7 @@ the model is inside and a second attempt needs it again.
 
 import asyncio
 from collections.abc import Callable
+from io import BytesIO
 
 from proxy.errors import BadRequest, BodyTooLarge, ProxyError, RequestTimeout
 from proxy.wire.chunked import ChunkScanner
@@ -20,11 +21,11 @@ class RequestBody:
     """Fed by the connection with `feed`, awaited by a handler with `read`."""
 
     __slots__ = (
+        "_content",
         "_failure",
         "_left",
         "_limit",
         "_on_wanted",
-        "_pieces",
         "_scanner",
         "_size",
         "_waiter",
@@ -33,7 +34,7 @@ class RequestBody:
     )
 
     def __init__(self, head: RequestHead, on_wanted: Callable[[], None]) -> None:
-        self._pieces: list[bytes] = []
+        self._content = BytesIO()  # hands out what was written without copying it: a body is held once
         self._size = 0
         self._limit: int | None = None
         self._scanner = ChunkScanner() if head.chunked else None
@@ -73,14 +74,12 @@ class RequestBody:
             await self._waiter
         if self._failure is not None:
             raise self._failure
-        if len(self._pieces) != 1:
-            self._pieces = [b"".join(self._pieces)]
-        return self._pieces[0]
+        return self._content.getvalue()
 
     async def readany(self) -> bytes:
         """aiohttp's view of a payload, for the handlers that use `request.json()`."""
         body = await self.read(self._limit or MAX_UNREAD_BYTES)
-        self._pieces = [b""]
+        self._content = BytesIO()
         return body
 
     def fail(self, failure: ProxyError) -> None:
@@ -95,12 +94,12 @@ class RequestBody:
     def _keep(self, data: bytes) -> None:
         if self._failure is not None:
             return
-        self._pieces.append(data)
+        self._content.write(data)
         self._size += len(data)
         if self._scanner is None:
             self._left -= len(data)
         if self._limit is not None and self._size > self._limit:
-            self._pieces.clear()
+            self._content = BytesIO()
             self.fail(_too_large())
 
     def _feed_chunked(self, scanner: ChunkScanner, data: bytes) -> bytes:

@@ -53,6 +53,8 @@ async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         connection.exchange = None
         _account(exchange, connection.loop.time())
+        # They may be large, and what refers to the exchange in a circle waits for the collector.
+        exchange.body, exchange.received = b"", None
         runtime.leave()
 
 

@@ -232,7 +232,18 @@ class Gateway:
 
     @property
     def resident_bytes(self) -> int:
+        return self._status("VmRSS")
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that was resident since `forget_peak`."""
+        return self._status("VmHWM")
+
+    def forget_peak(self) -> None:
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # proc(5)
+
+    def _status(self, field: str) -> int:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(field + ":"):
                 return int(line.split()[1]) * 1024
-        raise AssertionError("no VmRSS")
+        raise AssertionError(f"no {field}")

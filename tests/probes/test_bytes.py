@@ -2,10 +2,13 @@
 
 import asyncio
 import gzip
+import os
 from itertools import pairwise
 
 import pytest
 from kit.client import RawClient, ask
+from kit.eventually import eventually
+from kit.gateway import settings
 from kit.upstream import replies
 from kit.wire import answer, chunk, chunked, get, lines, post, sse_head
 
@@ -777,3 +780,31 @@ async def test_timing_between_pieces_is_the_upstreams(port, upstream):
     assert response.body == b"01234"
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert sum(gap > 0.03 for gap in gaps) == 5
+
+
+# --- large bodies ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+async def test_a_large_body_is_held_at_most_twice_and_then_let_go(
+    new_gateway, upstream, backend_port, renamed
+):
+    if renamed and os.environ.get("LLMPROXY_PROBE_LOOP") == "asyncio":
+        pytest.skip("asyncio's transport has a copy of its own of what it cannot write at once")
+    # More than glibc would keep for itself (its largest mmap threshold is 32 MiB).
+    body = b'{"model":"m","messages":[{"role":"user","content":"%s"}]}' % (b"x" * 40 * 1024 * 1024)
+    names = {"models": [{"id": "m", "pool": "default", "upstream_model": "n"}]} if renamed else {}
+    gateway = new_gateway(settings(backend_port, server={"max_body_size": "64MiB"}, **names))
+    async with await RawClient.connect(gateway.port) as client:
+        await client.send(post())
+        await client.read_response(b"POST")
+        before = gateway.resident_bytes
+        gateway.forget_peak()
+
+        for _ in range(2):
+            await client.send(post(body=body), 30)
+            response = await client.read_response(b"POST", 30)
+            assert response.status == 200
+
+        assert gateway.peak_bytes - before <= 2.2 * len(body)
+        await eventually(lambda: gateway.resident_bytes - before <= 0.5 * len(body), "the body is let go")
