@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from math import ceil, log
 
-from proxy.balancers.base import Balancer, C, Hint
+from proxy.balancers.base import Balancer, C, Candidate, Hint
 from proxy.balancers.recent import Recent
 
 # Sessions remembered, about 200 bytes each: a day of a large team. The name alone serves the forgotten.
@@ -46,7 +46,17 @@ class Affinity:
     """Sessions by affinity, the rest and the overflow by another balancer."""
 
     has_last_word = False
-    __slots__ = ("_bound", "_by_name", "_max_sessions", "_recent", "_seeds", "_seen", "_sessions", "inner")
+    __slots__ = (
+        "_bound",
+        "_by_name",
+        "_max_sessions",
+        "_recent",
+        "_seeds",
+        "_seen",
+        "_sessions",
+        "_weights",
+        "inner",
+    )
 
     def __init__(self, inner: Balancer, *, bound: float = 1.25, max_sessions: int = MAX_SESSIONS) -> None:
         self.inner = inner
@@ -57,6 +67,7 @@ class Affinity:
         self._seeds: dict[str, int] = {}
         self._seen: object = None
         self._by_name: dict[str, int] = {}
+        self._weights = 0.0
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -70,6 +81,8 @@ class Affinity:
         session = hint.session
         if session is None:
             return self.inner.pick(candidates, hint, now)
+        if candidates is not self._seen:
+            self._follow(candidates)
         last = self._candidate(candidates, self._sessions.get(session))
         if hint.is_new:
             chosen = self._begin(candidates, last, hint, now)
@@ -104,13 +117,14 @@ class Affinity:
         return None
 
     def _candidate(self, candidates: Sequence[C], name: str | None) -> C | None:
-        if name is None:
-            return None
-        if candidates is not self._seen:
-            self._seen = candidates
-            self._by_name = {candidate.name: at for at, candidate in enumerate(candidates)}
-        at = self._by_name.get(name)
+        at = self._by_name.get(name) if name is not None else None
         return None if at is None else candidates[at]
+
+    def _follow(self, candidates: Sequence[C]) -> None:
+        """Others may be picked from now on, or the same with other weights."""
+        self._seen = candidates
+        self._by_name = {candidate.name: at for at, candidate in enumerate(candidates)}
+        self._weights = sum(candidate.weight for candidate in candidates)
 
     def _has_room(self, candidate: C, candidates: Sequence[C]) -> bool:
         return self._fits_now(candidate, candidates) and self._fits_lately(candidate, candidates)
@@ -121,7 +135,7 @@ class Affinity:
         if in_flight < ALWAYS_ALLOWED:
             return True
         total = sum(other.load.in_flight for other in candidates) + 1
-        return in_flight < ceil(self._bound * total * _share(candidate, candidates))
+        return in_flight < ceil(self._bound * total * self._share(candidate))
 
     def _fits_lately(self, candidate: C, candidates: Sequence[C]) -> bool:
         """Whether one more beside those of the last minutes is within the bound."""
@@ -130,7 +144,10 @@ class Affinity:
         if lately <= ALWAYS_RECENT:
             return True
         total = sum(recent.of(other.name) for other in candidates) + 1.0
-        return lately <= self._bound * total * _share(candidate, candidates)
+        return lately <= self._bound * total * self._share(candidate)
+
+    def _share(self, candidate: Candidate) -> float:
+        return candidate.weight / self._weights
 
     def _remember(self, session: bytes, name: str) -> None:
         sessions = self._sessions
@@ -169,7 +186,3 @@ def rank(key: int, seed: int, weight: float) -> float:
 def _is_least_busy(candidate: C, candidates: Sequence[C]) -> bool:
     busy = candidate.load.in_flight / candidate.weight
     return all(busy <= other.load.in_flight / other.weight for other in candidates)
-
-
-def _share(candidate: C, candidates: Sequence[C]) -> float:
-    return candidate.weight / sum(other.weight for other in candidates)

@@ -9,6 +9,7 @@ its load is in trouble, or nobody knows.
 from collections.abc import Sequence
 
 from proxy.balancers.base import C, Chance, Hint
+from proxy.balancers.in_turn import in_turn
 from proxy.balancers.least_connections import LeastConnections
 
 # Three looks missed in a row, at the default of one every two seconds.
@@ -29,9 +30,8 @@ class EngineLoadBalancer:
 
     def pick(self, candidates: Sequence[C], hint: Hint, now: float) -> C:
         self._turn += 1
-        at = self._turn % len(candidates)
         chosen, least = None, 0.0
-        for candidate in (*candidates[at:], *candidates[:at]):
+        for candidate in in_turn(candidates, self._turn):
             score = score_of(candidate, now)
             if score is not None and (chosen is None or score < least):
                 chosen, least = candidate, score

@@ -6,6 +6,7 @@ Ties go round, or an idle pool would send everything to its first endpoint.
 from collections.abc import Sequence
 
 from proxy.balancers.base import C, Chance, Hint
+from proxy.balancers.in_turn import in_turn
 
 
 class LeastConnections:
@@ -19,16 +20,11 @@ class LeastConnections:
 
     def pick(self, candidates: Sequence[C], hint: Hint, now: float) -> C:
         self._turn += 1
-        at = self._turn % len(candidates)
-        chosen = candidates[at]
-        least = chosen.load.in_flight / chosen.weight
-        # Those after the starting point first, then those before it: only fewer is better.
-        for candidate in candidates[at + 1 :]:
+        chosen, least = candidates[0], float("inf")
+        for candidate in in_turn(candidates, self._turn):
             score = candidate.load.in_flight / candidate.weight
-            if score < least:
+            if score < least:  # only fewer is better
                 chosen, least = candidate, score
-        for candidate in candidates[:at]:
-            score = candidate.load.in_flight / candidate.weight
-            if score < least:
-                chosen, least = candidate, score
+                if not score:
+                    break
         return chosen

@@ -83,20 +83,22 @@ class Pool:
         usable = self._usable
         if exclude:
             usable = [one for one in usable if one not in exclude] or self._unsuspected(exclude)
-        if self._has_bounds:
-            usable = _with_room(usable)
-        if len(usable) > 1:
-            endpoint = self.balancer.pick(usable, hint, now)
-        elif usable:
-            endpoint = usable[0]
-        else:
-            raise self._refusal()
+        endpoint = self._pick(usable, hint, now)
+        if self._has_bounds and endpoint.is_full:
+            endpoint = self._pick([one for one in usable if not one.is_full], hint, now)
         vitals = endpoint.vitals
         vitals.load.begin()
         breaker = vitals.breaker
         if breaker.state is not State.CLOSED:
             self._changes.count += 1  # one probe less may be sent
         return Lease(endpoint, breaker.begin())
+
+    def _pick(self, usable: Sequence[Endpoint], hint: Hint, now: float) -> Endpoint:
+        if len(usable) > 1:
+            return self.balancer.pick(usable, hint, now)
+        if not usable:
+            raise self._refusal()
+        return usable[0]
 
     def _look_again(self, now: float) -> None:
         """Work out who may get requests, and when that may change without anybody saying so."""
@@ -122,13 +124,6 @@ class Pool:
         if any(endpoint.is_up and endpoint.is_full for endpoint in self.endpoints):
             return _overloaded("All upstream servers are busy.", FULL_RETRY_SECONDS)
         return _overloaded("No upstream server is available.", DOWN_RETRY_SECONDS)
-
-
-def _with_room(endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
-    for endpoint in endpoints:
-        if endpoint.is_full:
-            return [one for one in endpoints if not one.is_full]
-    return endpoints
 
 
 def _overloaded(message: str, seconds: int) -> Overloaded:

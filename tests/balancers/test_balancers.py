@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.balancers import KINDS, Hint
+from proxy.balancers.in_turn import MAX_LOOKS, in_turn
 from proxy.balancers.latency_based import LatencyBased
 from proxy.balancers.least_connections import LeastConnections
 from proxy.balancers.load import Load
@@ -30,6 +31,10 @@ class Server:
 
 def servers(*weights: float) -> tuple[Server, ...]:
     return tuple(Server("abcdefghijklmnop"[at], weight) for at, weight in enumerate(weights))
+
+
+def servers_named(count: int) -> list[Server]:
+    return [Server(f"s{number}") for number in range(count)]
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -68,12 +73,64 @@ def test_round_robin_takes_turns() -> None:
     assert sorted(names[:3]) == ["a", "b", "c"]
 
 
-def test_weighted_is_smooth_as_nginx_is() -> None:
+def test_weighted_spreads_turns_evenly() -> None:
     balancer, candidates = Weighted(Random(1).random), servers(5, 1, 1)
 
     names = "".join(balancer.pick(candidates, NOBODY, 0.0).name for _ in range(14))
 
-    assert names == "aabacaa" * 2
+    assert names == "abaaaca" * 2
+
+
+@pytest.mark.parametrize("kind", ["weighted", "least_connections", "engine_load", "round_robin"])
+def test_of_a_large_pool_everybody_gets_a_turn(kind: str) -> None:
+    balancer, candidates = KINDS[kind](Random(1).random), tuple(servers_named(1000))
+
+    picked = Counter(balancer.pick(candidates, NOBODY, 0.0).name for _ in range(2000))
+
+    assert set(picked.values()) == {2}
+
+
+def test_least_connections_fills_a_large_pool_evenly() -> None:
+    balancer, candidates = LeastConnections(Random(3).random), tuple(servers_named(500))
+    for candidate in candidates[::5]:
+        candidate.load.in_flight = 8
+
+    for _ in range(4 * 500):
+        balancer.pick(candidates, NOBODY, 0.0).load.begin()
+
+    in_flight = [candidate.load.in_flight for candidate in candidates]
+    assert sum(in_flight) == 4 * 500 + 8 * 100
+    assert max(in_flight) == 8
+    assert min(in_flight) >= 4
+
+
+@pytest.mark.parametrize("kind", ["weighted", "least_connections", "engine_load"])
+def test_a_pick_looks_at_a_part_of_a_large_pool(kind: str) -> None:
+    looked: Counter[str] = Counter()
+
+    class Watched(Server):
+        def __getattribute__(self, name: str) -> object:
+            if name == "load":
+                looked[object.__getattribute__(self, "name")] += 1
+            return object.__getattribute__(self, name)
+
+    candidates = tuple(Watched(f"s{n}", in_flight=1) for n in range(1000))
+    balancer = KINDS[kind](Random(1).random)
+    balancer.pick(candidates, NOBODY, 0.0)
+    looked.clear()
+
+    balancer.pick(candidates, NOBODY, 0.0)
+
+    assert len(looked) <= 2 * MAX_LOOKS  # once for the engines' figures, once for our own
+
+
+@given(st.integers(1, 200), st.integers(0, 1000))
+def test_in_turn_begins_with_another_each_time(count: int, turn: int) -> None:
+    seen = in_turn(tuple(servers_named(count)), turn)
+
+    assert [candidate.name for candidate in seen] == [
+        f"s{at % count}" for at in range(turn, turn + min(count, MAX_LOOKS))
+    ]
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 5))
