@@ -31,6 +31,8 @@ class Converter:
 
     report: Report
     notes: list[str] = field(default_factory=list)
+    # Worked out once per Struct: a key file has it a hundred thousand times.
+    _known: dict[type, dict[str, inspect.Field]] = field(default_factory=dict)
 
     def convert(self, node: Node, wanted: inspect.Type) -> Any:
         """The value of a section, with defaults where nothing could be made of what stands there."""
@@ -53,7 +55,7 @@ class Converter:
 
     def _struct(self, node: Node, wanted: inspect.StructType) -> Any:
         entries = self._entries(node)
-        fields = {field.encode_name: field for field in written_fields(wanted)}
+        fields = self._fields(wanted)
         for key, entry in entries.items():
             if key not in fields and key != wanted.tag_field:
                 self._refuse_key(entry, key, fields)
@@ -67,6 +69,14 @@ class Converter:
             elif field_.required and not (own and own.is_broken):
                 self._report(node, f"{name} is missing", name)
         return wanted.cls(**(_placeholders(wanted) | values))
+
+    def _fields(self, wanted: inspect.StructType) -> dict[str, inspect.Field]:
+        """What may stand there, by the name it is written with."""
+        known = self._known.get(wanted.cls)
+        if known is None:
+            known = {field.encode_name: field for field in written_fields(wanted)}
+            self._known[wanted.cls] = known
+        return known
 
     def _field(self, node: Node, field_: inspect.Field) -> Any:
         wanted, flags = unwrapped(field_.type, {})
