@@ -63,6 +63,13 @@ class SessionHeaders:
 
     def find(self, lines: Iterable[Line], model: str | None = None) -> Hint | None:
         """The session of the first name that is there with a value, and its parent."""
+        session, parent = self.named(lines)
+        if not session:
+            return None
+        return Hint(_key(session), _key(parent) if parent and parent != session else None, model)
+
+    def named(self, lines: Iterable[Line]) -> tuple[bytes, bytes]:
+        """What the client calls its session, and its session's parent; empty where it calls it nothing."""
         ranks = self._ranks
         best = _PARENT
         session = parent = b""
@@ -74,9 +81,7 @@ class SessionHeaders:
                 parent = parent or line.value
             elif rank < best:
                 best, session = rank, line.value
-        if not session:
-            return None
-        return Hint(_key(session), _key(parent) if parent and parent != session else None, model)
+        return session, parent
 
 
 def session_in_body(values: Mapping[str, Any], body: bytes, model: str | None = None) -> Hint:

@@ -2,7 +2,9 @@
 
 from aiohttp import web
 
+from proxy.balancers.affinity_key import SessionHeaders
 from proxy.errors import Overloaded, ProxyError, UpstreamTimeout
+from proxy.runtime import Route
 from proxy.sinks.outbox import Outbox
 from proxy.upstream.connection import Failure
 from proxy.usage.estimate import estimate
@@ -16,6 +18,9 @@ TIMEOUT = Failure.FIRST_BYTE_TIMEOUT.value
 
 # What a client names itself is cut to this in a record.
 MAX_MODEL_CHARS = 256
+MAX_SESSION_BYTES = 256
+
+_SESSIONS = SessionHeaders()
 
 _LEFT = ("client_closed", Failure.STALLED_READER.value)
 _TIMEOUTS = (Failure.FIRST_BYTE_TIMEOUT.value, Failure.IDLE_TIMEOUT.value, Failure.TOTAL_TIMEOUT.value)
@@ -88,6 +93,7 @@ def _record(
         key_id=credential.key_id if credential is not None else None,
         key_name=(credential.name or None) if credential is not None else None,
         user_id=(credential.user_id or None) if credential is not None else None,
+        session=_session(exchange, route),
         upstream_model=route.upstream_model.decode() if route.upstream_model is not None else None,
         backend_url=endpoint.spec.url,
         response_id=metered.response_id,
@@ -96,6 +102,12 @@ def _record(
         estimated=is_estimated,
         incomplete=outcome != "complete",
     )
+
+
+def _session(exchange: Exchange, route: Route) -> str | None:
+    """What the client calls its session in a header, also where there is but one endpoint for all."""
+    name, _ = (route.live.sessions or _SESSIONS).named(exchange.head.lines)
+    return name[:MAX_SESSION_BYTES].decode(errors="replace") or None
 
 
 def _outcome(exchange: Exchange) -> Outcome:
