@@ -12,6 +12,7 @@ from proxy.metrics import Metrics
 from proxy.runtime.generation import Holder
 from proxy.runtime.services import Services
 from proxy.sinks.webhook import Webhook
+from proxy.stores.cached_keys import CachedStore
 from proxy.upstream.endpoint import Endpoint
 
 Row = tuple[tuple[str, ...], float]
@@ -25,6 +26,7 @@ def export(services: Services, holder: Holder) -> None:
     _upstreams(metrics, services, holder)
     _usage(metrics, services)
     _limits(metrics, services)
+    _keys(metrics, holder)
     metrics.gauge(
         "llmproxy_build_info",
         "The version that runs",
@@ -161,26 +163,47 @@ def _usage(metrics: Metrics, services: Services) -> None:
     )
 
 
+def _single(read: Callable[[], float]) -> Callable[[], Iterable[Row]]:
+    return lambda: [((), float(read()))]
+
+
+def _keys(metrics: Metrics, holder: Holder) -> None:
+    def each(value: Callable[[CachedStore], float]) -> Callable[[], Iterable[Row]]:
+        def read() -> Iterable[Row]:
+            keys = holder.runtime.keys
+            return [((one.name,), float(value(one))) for one in keys.asked_sources()] if keys else []
+
+        return read
+
+    labels = ("source",)
+    metrics.gauge(
+        "llmproxy_key_source_up",
+        "1 unless it gives no answer",
+        labels,
+        each(lambda one: one.is_up),
+        merge="min",
+    )
+    for name, text, value in (
+        ("source_outages", "How often it stopped answering", lambda one: one.outages),
+        ("lookups", "How often it was asked for a key", lambda one: one.lookups),
+        ("debits_lost", "Debits of quotas that it never took", lambda one: one.lost_debits),
+    ):
+        metrics.gauge(f"llmproxy_key_{name}", text, labels, each(value), counter=True)
+
+
 def _limits(metrics: Metrics, services: Services) -> None:
     labels, limits = ("scope",), services.limits
     if not isinstance(limits, Limits):
         metrics.gauge(
             "llmproxy_limit_store_up", "1 while Redis answers", (), lambda: [((), float(limits.is_up))]
         )
-        metrics.gauge(
-            "llmproxy_limit_store_outages",
-            "How often Redis stopped answering",
-            (),
-            lambda: [((), float(limits.outages))],
-            counter=True,
-        )
-        metrics.gauge(
-            "llmproxy_limit_unchecked",
-            "Requests let through without Redis",
-            (),
-            lambda: [((), float(limits.unchecked))],
-            counter=True,
-        )
+        for name, text, read in (
+            ("store_outages", "How often Redis stopped answering", lambda: limits.outages),
+            ("unchecked", "Requests let through without Redis", lambda: limits.unchecked),
+            ("turned_away", "Requests refused because Redis gave no answer", lambda: limits.turned_away),
+            ("lost", "Charges and slots given back that never reached Redis", lambda: limits.lost),
+        ):
+            metrics.gauge(f"llmproxy_limit_{name}", text, (), _single(read), counter=True)
         return
     metrics.gauge(
         "llmproxy_limit_slots",

@@ -8,6 +8,7 @@ from proxy import clock
 from proxy.access import Credential, CredentialHeaders, Refusal, digest, refusal
 from proxy.config import Config
 from proxy.errors import Overloaded
+from proxy.stores.cached_keys import CachedStore
 from proxy.stores.key_sources import KeyServices, answers, open_pipeline, read_sources
 from proxy.stores.key_table import KeyTable
 from proxy.stores.pipeline import ASK, Pipeline, StoreUnavailable
@@ -58,6 +59,10 @@ class Keys:
     def debit(self, credential: Credential, *, requests: int = 0, tokens: int = 0) -> None:
         """Book what was used on the key's quotas; waits for nothing."""
         self._pipeline.debit(credential, requests=requests, tokens=tokens)
+
+    def asked_sources(self) -> list[CachedStore]:
+        """The sources outside this process, for whoever shows how they are."""
+        return self._pipeline.cached()
 
     async def close(self) -> None:
         await self._pipeline.close()

@@ -118,6 +118,10 @@ class CachedStore:
         text = _text(key)
         if text is None:
             return None
+        if not self.is_up and (entry := self._kept(digest)) is not None:
+            if not self._flights:  # to find out whether the store is back; nobody waits for that
+                self._take_off(digest, text)
+            return entry.credential
         flight = self._flights.get(digest) or self._take_off(digest, text)
         return await asyncio.shield(flight)
 
@@ -226,12 +230,16 @@ class CachedStore:
 
     def _remembered(self, digest: bytes, failure: StoreUnavailable) -> Credential:
         """Somebody who was known, for as long as the grace lasts."""
-        now = self._monotonic()
-        entry = self._known.get(digest)
-        if entry is None or now >= entry.kept_until or not self._memory.grace:
+        entry = self._kept(digest)
+        if entry is None:
             raise failure
-        entry.fresh_until = min(now + DOWN_PAUSE, entry.kept_until)
+        entry.fresh_until = min(self._monotonic() + DOWN_PAUSE, entry.kept_until)
         return entry.credential
+
+    def _kept(self, digest: bytes) -> _Entry | None:
+        entry = self._known.get(digest)
+        is_kept = entry is not None and self._memory.grace and self._monotonic() < entry.kept_until
+        return entry if is_kept else None
 
     def _with_waiting_debits(self, found: Credential) -> Credential:
         """The store's figure, and what it has not been told yet."""

@@ -279,6 +279,28 @@ async def test_a_remembered_key_is_let_in_for_the_grace_and_not_longer(make, sto
         await find(cached, "a")
 
 
+async def test_who_has_grace_waits_for_a_silent_store_once(make, store, clock):
+    store.add("a")
+    cached = make(ttl=30.0, grace=60.0, timeout=0.01)
+    await find(cached, "a")
+    store.gate = asyncio.Event()
+    clock.now += 31
+    assert (await find(cached, "a")).name == "a"
+    assert not cached.is_up
+    store.asked.clear()
+
+    patient = make(ttl=30.0, grace=60.0, timeout=60.0)
+    patient.adopt(cached)
+    clock.now += 2
+    async with asyncio.timeout(10):  # of 60 s that the store is asked for
+        for _ in range(3):
+            assert (await find(patient, "a")).name == "a"
+
+    await eventually(lambda: store.asked == ["a"], "one lookup is under way")
+    store.gate.set()
+    await eventually(lambda: patient.is_up, "the store is back")
+
+
 async def test_without_a_grace_an_outage_is_an_outage(make, store, clock):
     store.add("a")
     cached = make(ttl=30.0)
