@@ -42,6 +42,12 @@ class RetryPolicy:
         self._chance = chance
         self._budget = Budget(settings.budget if settings else 0.0)
 
+    @property
+    def follows_silence(self) -> bool:
+        """Whether an endpoint that says nothing may be followed by another."""
+        causes = self.settings.retry_on if self.settings is not None else ()
+        return FIRST_BYTE_TIMEOUT in causes or NO_ANSWER in causes
+
     def began(self, now: float) -> None:
         """A request came; what it may cost in retries is a share of all that came."""
         if self.settings is not None:

@@ -76,6 +76,10 @@ class Pool:
         self.endpoints = tuple(endpoints)
         self._seen = -1
 
+    def has_other(self, exclude: Collection[Endpoint]) -> bool:
+        """Whether a lease that excludes these would find somebody."""
+        return any(not endpoint.is_full for endpoint in self._unsuspected(exclude))
+
     def lease(self, hint: Hint, now: float, exclude: Collection[Endpoint] = ()) -> Lease:
         """Claim the best endpoint that is not excluded, or raise Overloaded."""
         if self._seen != self._changes.count or now >= self._look_again_at:

@@ -37,6 +37,7 @@ class Attempt:
         "_exchange",
         "_loop",
         "_route",
+        "awaits_body",
         "endpoint",
         "failure",
         "is_key_refused",
@@ -55,11 +56,13 @@ class Attempt:
         lease: Lease,
         *,
         declines: "Callable[[Attempt, AnswerHead, bytes], bool]",
+        awaits_body: bool = False,
     ) -> None:
         self._exchange = exchange
         self._route = route
         self._loop = exchange.connection.loop
         self._declines = declines
+        self.awaits_body = awaits_body
         self.lease = lease
         self.endpoint = lease.endpoint
         self.rewrite = lease.endpoint.rewrite  # with the credential of this moment
@@ -114,6 +117,7 @@ class Attempt:
     async def _exchange_bytes(self) -> Failure | None:
         exchange, connections = self._exchange, self.endpoint.connections
         upstream = connections.take()
+        is_fresh = upstream is None
         timeouts = self._route.timeouts(self.endpoint)
         if upstream is None:
             try:
@@ -128,7 +132,8 @@ class Attempt:
         failure = await self.relay.run(upstream, head, body, method=exchange.head.method, timeouts=timeouts)
         if failure is Failure.UNSENT and exchange.endpoint is self.endpoint:
             exchange.endpoint = previous
-        return failure
+        # A server that takes a connection and closes it at once is one that could not be reached.
+        return Failure.CONNECT if failure is Failure.UNSENT and is_fresh else failure
 
     def _body(self) -> bytes:
         exchange, name = self._exchange, self._route.upstream_model

@@ -100,7 +100,7 @@ class Attempts:
             lease = self._lease()
             if lease is None:
                 return None
-            attempt = Attempt(self._exchange, self._route, lease, declines=self._declines)
+            attempt = self._attempt(lease)
             if self._hedge_after is None:
                 await attempt.run()
             else:
@@ -147,7 +147,23 @@ class Attempts:
         except Overloaded:
             return None
         self._total += 1
-        return Attempt(self._exchange, route, lease, declines=self._declines)
+        return self._attempt(lease)
+
+    def _attempt(self, lease: Lease) -> Attempt:
+        """At this endpoint; where its silence may be followed by another, a head is not passed on alone."""
+        route = self._route
+        may_follow = (
+            bool(self._fallbacks) or route.retry.follows_silence or route.live.hedge.settings is not None
+        )
+        # Who wants comment lines while an upstream prefills wants the head as well.
+        wants_head = route.model is not None and route.model.sse_keep_alive is not None
+        return Attempt(
+            self._exchange,
+            route,
+            lease,
+            declines=self._declines,
+            awaits_body=may_follow and not wants_head,
+        )
 
     def _fall_back(self) -> bool:
         """Go on with the next route of the model's chain, if there is one."""
@@ -211,13 +227,13 @@ class Attempts:
         return None
 
     def _others(self, endpoint: Endpoint) -> bool:
-        """Whether there is an endpoint that was not tried yet."""
-        return any(one is not endpoint and one not in self._excluded for one in self._route.pool.endpoints)
+        """Whether there is an endpoint that was not tried yet and would get the request."""
+        return self._route.pool.has_other([endpoint, *self._excluded])
 
     def _avoid(self, endpoint: Endpoint) -> None:
         """Go elsewhere next; once everybody was tried, everybody may be tried again."""
         self._excluded.append(endpoint)
-        if len(self._excluded) >= len(self._route.pool.endpoints):
+        if not self._route.pool.has_other(self._excluded):
             self._excluded.clear()
 
     def _sent(self, relay: Relay, failure: Failure | None) -> Sent:

@@ -38,6 +38,10 @@ class Judge(Protocol):
     def is_alone(self) -> bool:
         """Whether no other attempt may write this answer."""
 
+    @property
+    def awaits_body(self) -> bool:
+        """Whether a head alone is no answer yet, because another attempt may follow its silence."""
+
     def may_begin(self) -> bool:
         """Whether this answer may be written, asked once; if not, another one already is."""
 
@@ -68,7 +72,9 @@ class Relay:
         self._whole_limit = 0
         self._last_write = 0.0
         self._is_silent = True
-        self._held: list[tuple[bytes, list[bytes]]] | None = None  # an error, until it has said its reason
+        # An error until it has said its reason, or a head until there is a body behind it.
+        self._held: list[tuple[bytes, list[bytes]]] | None = None
+        self._held_for = 0  # bytes of body
         self.reason = b""
 
     async def run(
@@ -109,7 +115,9 @@ class Relay:
     def answer_began(self, head: AnswerHead, more: bool) -> None:
         self.answer = head
         if blames(head.status):
-            self._held = []
+            self._held, self._held_for = [], BLAME_BYTES
+        elif not more and head.status < 400 and self._judge.awaits_body:
+            self._held, self._held_for = [], 1
         else:
             self._decide(head, more)
 
@@ -151,6 +159,9 @@ class Relay:
 
     def answer_failed(self, failure: Failure) -> None:
         self._upstream = None
+        if self._held is not None and self._held_for == 1:  # vLLM sends the head before it has begun to work
+            self._finish(Failure.NO_ANSWER if failure is Failure.CUT else failure)
+            return
         if self._is_left():
             return
         if self.began:
@@ -203,7 +214,7 @@ class Relay:
         assert self._held is not None
         self._held.append((raw, payload))
         self.reason += b"".join(payload)
-        if len(self.reason) >= BLAME_BYTES:
+        if len(self.reason) >= self._held_for:
             self._is_left()
 
     def _is_left(self) -> bool:

@@ -606,7 +606,7 @@ async def test_an_answer_that_has_begun_is_never_hedged(new_gateway, upstreams):
     released = asyncio.Event()
 
     async def slow_stream(connection, request):
-        connection.write(sse_head())
+        connection.write(sse_head() + chunk(b": queued\n\n"))
         await released.wait()
         connection.write(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
