@@ -1,4 +1,4 @@
-"""Servers that take a connection, or send a head, and then nothing: without an answer, it is another's turn."""
+"""Servers that take a connection, or send a head, and then nothing: it is the turn of another."""
 
 import json
 from contextlib import AsyncExitStack
