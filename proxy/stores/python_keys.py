@@ -52,8 +52,9 @@ class PythonKeys:
             raise LookupFailed(self.name, str(error)) from None
         except TimeoutError:
             raise
-        except Exception as error:
-            # The function's own: nobody is let in or called unknown for it. Its text may hold the key.
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            # The function's own: nobody is let in or called unknown for it, and a sys.exit() in it ends
+            # nothing of ours. Its text may hold the key.
             raise LookupFailed(self.name, f"the function raised {type(error).__name__}") from None
 
     async def debit(self, credential: Credential, amount: int, now: float, *, entry: str) -> Quota | None:

@@ -69,6 +69,8 @@ class RedisKeys:
         for answer in (fields, text):
             if isinstance(answer, Exception) and not _is_other_type(answer):
                 raise answer
+        if isinstance(fields, Exception) and isinstance(text, Exception):
+            raise BadRecord("a record that is neither a hash nor a text")
         if isinstance(fields, dict) and fields:
             return {name.decode("utf-8", "replace"): value for name, value in fields.items()}
         return _object(text) if isinstance(text, bytes) else None

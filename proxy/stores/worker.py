@@ -71,6 +71,8 @@ def _carry_out(
         return
     try:
         result = call()
+    except StopIteration as error:  # no future takes one; as in a coroutine it becomes a RuntimeError
+        _tell(loop, future, future.set_exception, RuntimeError(f"raised {type(error).__name__}"))
     except BaseException as error:  # it belongs to whoever waits for the call, even a SystemExit
         _tell(loop, future, future.set_exception, error)
     else:

@@ -72,6 +72,19 @@ async def test_what_the_function_raises_is_told_by_its_name_alone():
     assert KEY not in f"{raised.value!r}{raised.value.__cause__!r}"
 
 
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, StopIteration])
+async def test_whatever_the_function_raises_ends_nothing_but_its_call(kind, error):
+    def check(key):
+        raise error
+
+    async def later(key):
+        raise error
+
+    with pytest.raises(LookupFailed, match="the function raised"):
+        await ask(check if kind == "plain" else later)
+
+
 async def test_a_plain_function_does_not_hold_up_the_loop():
     gate = threading.Event()
     waiting = asyncio.create_task(ask(lambda key: gate.wait(10)))

@@ -33,7 +33,8 @@ async def find(store, key=KEY):
 async def test_a_record_of_another_type_lets_nobody_in(world):
     await world.client.rpush(world.name(KEY), "a")
 
-    assert await find(world.store()) is None
+    with pytest.raises(LookupFailed, match="neither a hash nor a text"):
+        await find(world.store())
 
 
 @pytest.mark.parametrize("text", ["1", "null", "[]", '"active"', "{", ""])
