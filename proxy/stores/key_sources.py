@@ -132,12 +132,21 @@ class _Reader:
 
     def key_file(self, source: settings.KeyFile) -> KeyTable:
         table = read_key_file(Path(source.path), self.environ, name=source.name, note=self.note)
-        if self.config.server.workers > 1 and table.has_quotas:
+        if self.config.server.workers > 1:
+            self._check_shared(table)
+        return table
+
+    def _check_shared(self, table: KeyTable) -> None:
+        if table.has_quotas:
             raise self._refused(
                 "a key in this file has a quota, and several workers would count it apart: keep such keys "
                 "in a source of type builtin, redis or database"
             )
-        return table
+        if table.has_limits and self.config.rate_limit.storage == "memory":
+            raise self._refused(
+                "a key in this file has limits, and several workers would count them apart: write "
+                "rate_limit.storage: redis and storage.caches"
+            )
 
     def callable(self, source: settings.PythonKeys) -> Check:
         try:

@@ -23,6 +23,10 @@ class KeyTable:
     def has_quotas(self) -> bool:
         return any(credential.quota is not None for credential in self._credentials.values())
 
+    @property
+    def has_limits(self) -> bool:
+        return any(credential.limits is not None for credential in self._credentials.values())
+
     def __len__(self) -> int:
         return len(self._credentials)
 

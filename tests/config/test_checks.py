@@ -330,6 +330,10 @@ NOTES = [
     (BACKEND + "usage: {}", "usage: on, but no reporter is"),
     (BACKEND + "rate_limit: {}", "rate_limit: on, but none of global"),
     (BACKEND + "rate_limit: {per_key: {enabled: false, max_concurrent: 1}}", "rate_limit: on, but none"),
+    (
+        BACKEND + "server: {workers: 2}\nauth: {pipeline: [{type: redis, storage: r}]}\n" + REDIS,
+        "auth.pipeline[0]: limits that its keys carry are counted by each worker apart",
+    ),
     (BACKEND + "admin: {token: short}", "admin.token: shorter than 16 characters"),
     (BACKEND + keys("{key: sk-a}"), "auth.pipeline[0].keys[0].key: a key in plain text"),
     (

@@ -249,6 +249,17 @@ def test_a_quota_in_a_file_is_not_counted_by_several_workers(configure, tmp_path
         read_sources(config, os.environ)
 
 
+def test_limits_in_a_file_are_not_counted_by_several_workers_apart(configure, tmp_path):
+    (tmp_path / "keys.yaml").write_text(f"keys: [{{sha256: {'ab' * 32}, limits: {{max_concurrent: 1}}}}]")
+    (tmp_path / "keys.yaml").chmod(0o600)
+    workers = "server: {workers: 2}\nauth: {pipeline: [{type: file, path: keys.yaml}]}\n"
+    shared = "rate_limit: {storage: redis, redis: r}\nstorage: {caches: [{name: r}]}"
+
+    with pytest.raises(ConfigError, match="rate_limit.storage: redis"):
+        read_sources(configure(workers), {})
+    assert len(read_sources(configure(workers + shared), {}).tables["file"]) == 1
+
+
 def test_status_codes_are_those_of_the_configuration(configure):
     config = configure(
         """auth: {pipeline: [{type: static, keys: [{key: a}]}], status_codes: {

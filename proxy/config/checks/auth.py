@@ -11,6 +11,7 @@ from proxy.config.schema_auth import (
     Auth,
     DatabaseKeys,
     Key,
+    KeyFile,
     KeySource,
     PythonKeys,
     RedisKeys,
@@ -49,6 +50,11 @@ def _auth(config: Config, place: Place, note: Note) -> None:
     pipeline.distinct([source.name for source in auth.pipeline], "name")
     for index, source in enumerate(auth.pipeline):
         _source(source, config, pipeline / index, note)
+        if not isinstance(source, StaticKeys | KeyFile) and _counts_apart(config):
+            note(
+                f"{(pipeline / index).written()}: limits that its keys carry are counted by each worker apart; "
+                "rate_limit.storage: redis shares them"
+            )
     if auth.enabled and pipeline.is_empty([source for source in auth.pipeline if source.enabled]):
         pipeline.refuse("auth is on and no source knows any key: add one, or write enabled: false")
     if (place / "header_names").is_empty(auth.header_names):
@@ -132,8 +138,12 @@ def _shared_keys(keys: Iterable[Key], config: Config, place: Place) -> None:
                 "a quota needs a store that several workers share: keep this key in a source of type "
                 "builtin, redis or database"
             )
-        if key.limits is not None and config.rate_limit.storage == "memory":
+        if key.limits is not None and _counts_apart(config):
             (place / index / "limits").refuse(_SHARED.format(what="limits"))
+
+
+def _counts_apart(config: Config) -> bool:
+    return config.server.workers > 1 and config.rate_limit.storage == "memory"
 
 
 def _admin(admin: Admin, place: Place, note: Note) -> None:
@@ -156,7 +166,7 @@ def _rate_limit(config: Config, place: Place, note: Note) -> None:
         (place / "redis").known(limit.redis, config.storage.redis_names(), "storage.caches")
     elif config.server.workers > 1:
         (place / "storage").refuse(_SHARED.format(what="limits"))
-    if not any(each.enabled for each in _rules(limit)):
+    if not any(each.enabled for each in _rules(limit)) and not config.auth.pipeline:
         note("rate_limit: on, but none of global, per_key, per_user, per_model, per_ip is written")
 
 
