@@ -255,7 +255,7 @@ def test_limits_in_a_file_are_not_counted_by_several_workers_apart(configure, tm
     workers = "server: {workers: 2}\nauth: {pipeline: [{type: file, path: keys.yaml}]}\n"
     shared = "rate_limit: {storage: redis, redis: r}\nstorage: {caches: [{name: r}]}"
 
-    with pytest.raises(ConfigError, match="rate_limit.storage: redis"):
+    with pytest.raises(ConfigError, match=r"rate_limit\.storage: redis"):
         read_sources(configure(workers), {})
     assert len(read_sources(configure(workers + shared), {}).tables["file"]) == 1
 

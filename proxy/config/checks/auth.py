@@ -52,8 +52,8 @@ def _auth(config: Config, place: Place, note: Note) -> None:
         _source(source, config, pipeline / index, note)
         if not isinstance(source, StaticKeys | KeyFile) and _counts_apart(config):
             note(
-                f"{(pipeline / index).written()}: limits that its keys carry are counted by each worker apart; "
-                "rate_limit.storage: redis shares them"
+                f"{(pipeline / index).written()}: limits that its keys carry are counted by each worker "
+                "apart; rate_limit.storage: redis shares them"
             )
     if auth.enabled and pipeline.is_empty([source for source in auth.pipeline if source.enabled]):
         pipeline.refuse("auth is on and no source knows any key: add one, or write enabled: false")
