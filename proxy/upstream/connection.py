@@ -177,7 +177,7 @@ class UpstreamConnection(asyncio.Protocol):
     # -- watch -------------------------------------------------------------
 
     def check(self, now: float) -> None:
-        """Enforce the time-outs; called ten times a second while an exchange runs."""
+        """Enforce the time-outs; called by the watch while an exchange runs."""
         limits = self._timeouts
         if limits.total is not None and now - self._began > limits.total:
             self._fail(Failure.TOTAL_TIMEOUT)

@@ -123,7 +123,7 @@ class Connections:
         self._idle.pop(connection, None)
 
     def check(self, now: float) -> None:
-        """Drop what has been idle for too long; called ten times a second while anything is idle."""
+        """Drop what has been idle for too long; called by the watch while anything is idle."""
         for connection in list(self._idle):
             if now - connection.idle_since <= self._keep_idle:
                 return

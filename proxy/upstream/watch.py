@@ -1,14 +1,21 @@
 """One ticking look at everything that has a deadline.
 
-A timer per request costs more than the request's own work; a set that is
-walked ten times a second costs 60 ns per open thing and tick, and a time-out
-that comes a tenth of a second late is still on time for a human and a GPU.
+A timer per request costs more than the request's own work; a look at what is open
+ten times a second costs 200 ns for each thing, and a time-out that comes a tenth of
+a second late is still on time for a human and a GPU. Of thousands only a part is
+looked at in a tick, at each of them within a second: five thousand streams would
+else spend a fifth of their CPU time on it, and wait for it ten times a second.
 """
 
 import asyncio
+from itertools import islice
 from typing import Protocol
 
 TICK_SECONDS = 0.1
+TICKS_PER_SECOND = 10
+
+# So many are looked at in every tick.
+LOOKS_PER_TICK = 500
 
 
 class Watched(Protocol):
@@ -17,23 +24,23 @@ class Watched(Protocol):
 
 
 class Watch:
-    """Calls `check` on all that was added, ten times a second, while there is anything."""
+    """Calls `check` on all that was added, ten times a second (once a second on thousands)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._items: set[Watched] = set()
+        self._items: dict[Watched, None] = {}  # where a part is looked at, the last part comes last
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._items)
 
     def add(self, item: Watched) -> None:
-        self._items.add(item)
+        self._items[item] = None
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
 
     def discard(self, item: Watched) -> None:
-        self._items.discard(item)
+        self._items.pop(item, None)
 
     def close(self) -> None:
         self._items.clear()
@@ -43,6 +50,17 @@ class Watch:
 
     def _tick(self) -> None:
         now = self._loop.time()
-        for item in list(self._items):
+        for item in self._next():
             item.check(now)
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick) if self._items else None
+
+    def _next(self) -> list[Watched]:
+        """All, or as many as bring everybody's turn within a second."""
+        items = self._items
+        looks = max(LOOKS_PER_TICK, len(items) // TICKS_PER_SECOND + 1)
+        if len(items) <= looks:
+            return list(items)
+        chosen = list(islice(items, looks))
+        for item in chosen:
+            items[item] = items.pop(item)
+        return chosen

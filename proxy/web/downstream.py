@@ -275,7 +275,7 @@ class DownstreamConnection(asyncio.Protocol):
     # -- watch -------------------------------------------------------------
 
     def check(self, now: float) -> None:
-        """Enforce the deadlines; called ten times a second."""
+        """Enforce the deadlines; called by the watch."""
         waited = now - self._since
         if self._state is State.BUSY:
             self._check_busy(waited)

@@ -194,6 +194,26 @@ async def test_a_reload_reaches_every_worker_and_fails_nobody(new_gateway, upstr
     assert len(children(gateway)) == 2
 
 
+async def test_streams_of_all_workers_outlive_a_reload_and_are_counted_together(new_gateway, upstream):
+    gateway = new_gateway(crew(upstream.port))
+    go_on = asyncio.Event()
+    upstream.on_request = holding(go_on)
+    async with AsyncExitStack() as stack:
+        streams = await held_streams(stack, gateway, 20)
+        gateway.signal(signal.SIGHUP)
+
+        async def all_are_new():
+            return (await scrape(gateway.port))["llmproxy_config_generation", ()] == 2
+
+        await eventually(all_are_new, "the new generation in every worker")
+        running = [total(await scrape(gateway.port), "llmproxy_upstream_in_flight") for _ in range(4)]
+        go_on.set()
+        for stream in streams:
+            assert (await stream.read_until(b"0\r\n\r\n")).endswith(b"end\r\n0\r\n\r\n")
+
+    assert running == [20] * 4
+
+
 async def test_a_bad_file_is_said_once_and_changes_nothing(new_gateway, upstream):
     gateway = new_gateway(crew(upstream.port, workers=3))
     gateway.write(crew(upstream.port, workers=3, surprise=1))
