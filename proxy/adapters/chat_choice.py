@@ -76,8 +76,8 @@ class Choice:
 
     def finish(self, reason: str | None) -> list[Event]:
         """The events of what is still held, since nothing more comes."""
-        scanner, self._scanner = self._scanner, None
-        events = scanner.finish(reason is None or reason in TRUNCATED) if scanner is not None else []
+        scanner, self._scanner = self._scanner or self._scanners.new(split=self._split), None
+        events = scanner.finish(reason is None or reason in TRUNCATED)
         self._count(events)
         self.active = False
         self._pending = []
@@ -97,8 +97,8 @@ class Choice:
 
     def leave(self) -> list[Event]:
         """The upstream writes native calls: what is held is content, and the rest is not ours."""
-        events = self.finish(None)
-        self.native = True
+        events = self.finish(None) if self._scanner is not None else []
+        self.native, self.active = True, False
         return events
 
     def ending(self, upstream: str | None) -> str | None:

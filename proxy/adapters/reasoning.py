@@ -283,6 +283,8 @@ class ReasoningSplitter:
 
     def _ignore(self, found: "re.Match[str]") -> None:
         """An end of what never began."""
+        if self._marks:
+            self._events.append(Text(found[0]))
 
     def _begin_answer(self, found: "re.Match[str]") -> None:
         self._thought = True

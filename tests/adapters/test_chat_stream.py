@@ -469,6 +469,17 @@ def test_without_a_reasoning_adapter_thinking_stays_text():
         assert seen(written).content == text
 
 
+def test_an_answer_of_nothing_has_the_tag_that_the_prompt_held():
+    options = {"reasoning": {"format": "minimax_m2_append"}}
+    calls = [{"index": 0, "id": "c", "type": "function", "function": {"name": "read", "arguments": ""}}]
+
+    nothing = seen(fed(translator(**options), stream()))
+    native = seen(fed(translator(**options), [event({"role": "assistant", "tool_calls": calls})]))
+
+    assert (nothing.content, nothing.finish) == ("<think>", "stop")
+    assert native.content == ""
+
+
 def test_a_call_behind_text_that_begins_like_thinking_is_found():
     assert seen(fed(translator(), stream("<th", READ))).called == [("read", {"path": "b"})]
 

@@ -121,6 +121,10 @@ def test_thinking_can_be_kept_with_its_tags() -> None:
     assert answer.content == "\n\nb"
 
 
+def test_an_end_of_nothing_is_kept_where_tags_are_kept() -> None:
+    assert split("think", "</think>b", False, marks=True) == Answer("</think>b")
+
+
 def test_a_second_tag_is_kept_where_tags_are_kept() -> None:
     assert split("think", "<think>a</think>b", True, marks=True).reasoning == "<think>a</think>"
 

@@ -20,6 +20,8 @@ from proxy.adapters.tool_calls.values import between, values
 # A value that is not a string is held until its end shows what it is. Objects and
 # lists of arguments are a few KB; a longer one goes out as the string it is.
 MAX_HELD = 1024 * 1024
+# What is no list and no object shows within this what it is: the longest number that is read.
+MAX_UNDECIDED = 4096
 
 ANYTHING: frozenset[str] = frozenset()
 
@@ -217,7 +219,7 @@ class Elements:
         self._held.append(text)
         self._size += len(text)
         if self._undecided:
-            self._decide("".join(self._held))
+            self._decide("".join(self._held)[:MAX_UNDECIDED])
         elif self._size > MAX_HELD:
             self._output.repaired += 1
             self._stream()
@@ -225,7 +227,7 @@ class Elements:
     def _decide(self, text: str) -> None:
         """A string that cannot become any other type need not wait."""
         may = may_be_other(text, self._types)
-        if may is False:
+        if may is False or (may is None and self._size > MAX_UNDECIDED):
             self._stream()
         elif may is True:
             self._undecided = False

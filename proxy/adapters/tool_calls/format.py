@@ -72,6 +72,8 @@ class Format:
     trigger: bool = False
     # Marks that are never content: end-of-turn tokens and stray ends.
     drop: tuple[str, ...] = ()
+    # Ends that are nobody's text once there has been a call; before, they belong to what was none.
+    drop_late: tuple[str, ...] = ()
     # Writing: parts stand on lines of their own, and all calls of an answer share a wrap.
     lines: bool = True
     one_wrap: bool = False

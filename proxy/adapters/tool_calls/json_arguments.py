@@ -1,13 +1,13 @@
 """The JSON arguments of a call that has begun.
 
-Nothing but a string that holds JSON is decoded: the bytes go through, and a
-counter of braces says where they end.
+Nothing but a string that holds JSON is decoded: the rest goes through as it is
+written, as far as it is JSON.
 """
 
 from collections.abc import Callable
 
 from proxy.adapters.tool_calls.coerce import object_text
-from proxy.adapters.tool_calls.json_text import JsonText
+from proxy.adapters.tool_calls.json_stream import JsonStream
 from proxy.adapters.tool_calls.output import Output
 
 # What may wait: a string that holds JSON. A longer one passes as it is.
@@ -25,7 +25,7 @@ class JsonArguments:
         self.done = False
         self._output = output
         self._cdata = cdata
-        self._json = JsonText()
+        self._json = JsonStream()
         self._begun = False
         self._coded: list[str] | None = None
         self._size = 0
@@ -47,16 +47,15 @@ class JsonArguments:
         read = self._read_section if self._cdata else self._json.read
         at = read(text, at, self._take)
         if self._json.done:
-            self._finish_value()
+            self._finish_value(tag=text.startswith("<", at))
         return at
 
     def _read_section(self, text: str, at: int, sink: Callable[[str], object]) -> int:
         """The same through a CDATA section, where `]]>` was split over two."""
         while (split := text.find(SPLIT, at)) >= 0:
-            at = self._json.read(text[:split], at, sink)
+            used = self._json.read(text[at:split] + "]]>", 0, sink)
             if self._json.done:
-                return at
-            self._json.read("]]>", 0, sink)
+                return min(at + used, split)
             at = split + len(SPLIT)
         return self._json.read(text[: _may_split(text)], at, sink)
 
@@ -64,13 +63,13 @@ class JsonArguments:
         """The text is over inside the arguments."""
         if self.done:
             return
-        self._json.read(rest, 0, self._take)
+        self._json.read(rest, 0, self._take, ended=True)
         if truncated:
             self._output.end(complete=False)
             self.done = True
             return
         self._json.broken = True
-        self._finish_value()
+        self._finish_value(tag=True)
 
     def _take(self, text: str) -> None:
         if self._coded is None:
@@ -82,15 +81,21 @@ class JsonArguments:
             self._output.arguments("".join(self._coded))
             self._coded = None
 
-    def _finish_value(self) -> None:
+    def _finish_value(self, *, tag: bool) -> None:
+        """What came is made whole. Behind it stands markup, or else what fits nowhere is text."""
         value = self._json
+        left = "" if tag or not value.broken else value.left
         if self._coded is not None:
             raw = "".join(self._coded)
-            self._output.arguments(object_text(raw) or raw)
+            whole = object_text(raw)
+            self._output.arguments("{}" if whole is None else whole)
+            left = raw if whole is None else ""
         elif value.broken:
-            self._output.arguments(value.closing() or "")
+            self._output.arguments(value.closing())
         self._output.repaired += value.broken or value.repaired
         self._end()
+        if left.strip(" \t\r\n,"):
+            self._output.text(left)
 
     def _end(self) -> None:
         self._size = 0

@@ -8,6 +8,7 @@ from proxy.adapters.tool_calls.coerce import object_text
 from proxy.adapters.tool_calls.format import Format
 from proxy.adapters.tool_calls.json_arguments import JsonArguments
 from proxy.adapters.tool_calls.json_text import JsonText
+from proxy.adapters.tool_calls.openings import OBJECT_BEGINS
 from proxy.adapters.tool_calls.output import Output
 
 # What may wait before a call is certain (arguments that stand before the name, or
@@ -17,6 +18,8 @@ MAX_HELD = 1024 * 1024
 _PLAIN = r'[^"\\\x00-\x1f]'
 _KEY = Pattern(Seq(Lit('"'), Run(_PLAIN, name="key"), Lit('"'), SPACE, Lit(":")))
 _NAME = Pattern(Seq(Lit('"'), Run(_PLAIN, name="name"), Lit('"')))
+_OBJECT = Pattern(OBJECT_BEGINS)
+_NULL = Pattern(Lit("null"))
 _SCALAR_END = re.compile(r"[\s,\]}]")
 
 
@@ -143,15 +146,21 @@ class Objects:
         here = skip_space(text, at)
         if here == len(text):
             return here
-        if text[here] == "{" and self._name is not None:
-            self._commit()
-            self._step = self._streamed
-        elif text[here] in '{"':
+        if text[here] in '{"' and (text[here] == '"' or self._name is None):
             self._given = ""
             self._value = JsonText()
             self._step = self._collected
-        else:
-            self._step = self._other_value
+            return here
+        found = (_OBJECT if text[here] == "{" else _NULL).match(text, here, ended)
+        if found is MORE:
+            return here
+        if found is None:
+            return self._stray(at)
+        if text[here] != "{":
+            self._step = self._behind_value
+            return found.end()
+        self._commit()
+        self._step = self._streamed
         return here
 
     def _streamed(self, text: str, at: int, ended: bool) -> int:

@@ -18,6 +18,7 @@ from proxy.adapters.scanning_pattern import (
     Ahead,
     Atom,
     Either,
+    End,
     Lit,
     More,
     Pattern,
@@ -36,6 +37,10 @@ PYTHON_NAME = r"[A-Za-z0-9_.-]"
 _CALL_KEYS = ("type", "id", "index", "function")
 
 
+# The first character of an object with what JSON has behind it.
+OBJECT_BEGINS = Seq(Lit("{"), SPACE, Ahead(Either(Lit('"'), Lit("}"), End())))
+
+
 class Act(Enum):
     """What an opening leads to."""
 
@@ -52,6 +57,7 @@ class Place(Enum):
 
     TEXT = "text"
     WRAP = "wrap"  # only in an open wrap
+    LATE = "late"  # only once a call has come
     BEHIND = "behind"  # only directly behind a call
 
 
@@ -90,6 +96,7 @@ class Places:
     """The openings of a format, by where a text stands."""
 
     text: Openings
+    late: Openings
     wrap: Openings
     behind: Openings
     certain: tuple[Opening, ...]  # openings up to and with the name
@@ -104,7 +111,8 @@ def places(format: Format) -> Places:
     for each in (format, *format.also):
         builder = _Builder(each)
         openings += builder.openings()
-        certain += builder.certain()
+        if each.quiet is None:
+            certain += builder.certain()
     return _sorted(openings, certain)
 
 
@@ -120,11 +128,13 @@ def triggered(places: Places, trigger: str) -> Places:
 
 
 def _sorted(openings: list[Opening], certain: list[Opening]) -> Places:
-    in_text = [opening for opening in openings if opening.place is Place.TEXT]
-    in_wrap = [opening for opening in openings if opening.place is not Place.BEHIND]
+    def at(*places: Place) -> Openings:
+        return _openings([opening for opening in openings if opening.place in places])
+
     return Places(
-        text=_openings(in_text),
-        wrap=_openings(in_wrap),
+        text=at(Place.TEXT),
+        late=at(Place.TEXT, Place.LATE),
+        wrap=at(Place.TEXT, Place.LATE, Place.WRAP),
         behind=_openings(openings),
         certain=tuple(certain),
         certain_leads=frozenset().union(*(opening.pattern.leads for opening in certain)),
@@ -178,6 +188,8 @@ class _Builder:
             yield replace(self.opening(Act.DROP, self.wrap_end, Place.BEHIND), unwraps=True)
         if format.drop:
             yield self.opening(Act.DROP, tags(format, format.drop))
+        if format.drop_late:
+            yield self.opening(Act.DROP, tags(format, format.drop_late), Place.LATE)
         if format.quiet is not None:
             yield self.opening(Act.QUIET, Lit(format.quiet[0]))
         if format.special_tokens and format.wrap and format.wrap_end:
@@ -196,13 +208,13 @@ class _Builder:
         argument = tags(self.format, self.format.argument, capture=False)
         match self.format.body:
             case Body.JSON:
-                yield Act.JSON, Either(Lit("{"), Lit('"'), self.call_end)
+                yield Act.JSON, Either(OBJECT_BEGINS, Lit('"'), self.call_end)
             case Body.BRACES:
                 yield Act.CALL, Lit("{")
             case _:
                 yield Act.CALL, Either(argument, self.call_end, self.wrap_end)
                 if self.format.objects:
-                    yield Act.JSON, Lit("{")
+                    yield Act.JSON, OBJECT_BEGINS
 
     def objects(self) -> Iterable[Opening]:
         """JSON objects in the wrap, in a list there, or one behind the other."""

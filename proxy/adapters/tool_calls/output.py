@@ -40,6 +40,7 @@ class Output:
         self._limit = 1 if single else MAX_CALLS
         self._events: list[Event] = []
         self._pieces: list[str] = []
+        self._ids: set[str] = set()
         self._open = False  # the pieces are arguments, not text
         self._muted = False
         self._blank = True
@@ -90,8 +91,14 @@ class Output:
             return
         if not self.tools.knows(name):
             self.unknown += 1
-        self._events.append(CallStart(self.calls, native_id or self._new_id(), name))
+        self._events.append(CallStart(self.calls, self._id(native_id), name))
         self.calls += 1
+
+    def _id(self, native: str) -> str:
+        """The id that the model gave, unless it gave it before."""
+        id = native if native and native not in self._ids else self._new_id()
+        self._ids.add(id)
+        return id
 
     def arguments(self, text: str) -> None:
         if not self._muted and text:

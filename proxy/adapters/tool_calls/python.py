@@ -7,7 +7,7 @@ only, and anything else gives the text back.
 import re
 from collections.abc import Callable
 
-from proxy.adapters.scanning_pattern import MORE, SPACE, Ahead, Either, End, Lit, Pattern, Run, Seq
+from proxy.adapters.scanning_pattern import MORE, SPACE, Ahead, Either, End, Lit, Pattern, Run, Seq, maybe
 from proxy.adapters.tool_calls.format import Format
 from proxy.adapters.tool_calls.literals import Literals, NotALiteral
 from proxy.adapters.tool_calls.openings import PYTHON_NAME
@@ -22,7 +22,7 @@ _HEAD = re.compile(rf"({PYTHON_NAME}+)\s*\(")
 _NEXT = Pattern(
     Seq(SPACE, Either(Lit(","), Lit(";"), Seq()), SPACE, Ahead(Seq(Run(PYTHON_NAME), SPACE, Lit("("))))
 )
-_LIST_END = Pattern(Seq(SPACE, Lit("]")))
+_LIST_END = Pattern(Seq(SPACE, maybe(Lit(","), SPACE), Lit("]")))
 _LISTED = Pattern(Seq(SPACE, Ahead(Either(Lit(","), Lit("]"), End()))))
 _KEYWORD = re.compile(r"\s*([A-Za-z_]\w*)\s*=")
 

@@ -168,7 +168,9 @@ class ToolScanner:
     def _openings(self) -> Openings:
         if self._output.blank and self._output.calls:
             return self._places.behind
-        return self._places.wrap if self._in_wrap else self._places.text
+        if self._in_wrap:
+            return self._places.wrap
+        return self._places.late if self._output.calls else self._places.text
 
     def _opening(
         self, openings: tuple[Opening, ...], text: str, at: int, ended: bool
@@ -207,7 +209,8 @@ class ToolScanner:
             case Act.DROP:
                 self._output.forget_space()
             case Act.OBJECT:
-                self._reader = Objects(opening.format, self._output, found[0], bare=opening.bare)
+                bare = opening.bare and not (self._in_wrap and opening.place is Place.BEHIND)
+                self._reader = Objects(opening.format, self._output, found[0], bare=bare)
             case Act.QUIET:
                 self._reader = Quiet(opening.format, self._output, found[0])
             case Act.PYTHON:

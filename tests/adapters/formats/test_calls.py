@@ -20,6 +20,7 @@ PYTHONIC = [
     ("[ now ( ) ]", "", [call("now")]),
     ("[now()", "", [call("now")]),
     ("[now(), ", ", ", [call("now")]),
+    ("[now(), ]", "", [call("now")]),
     ("[unknown(x=1)]", "", [call("unknown", '{"x": 1}')]),
     # No literals, no calls.
     ("[read(path=variable)]", "[read(path=variable)]", []),

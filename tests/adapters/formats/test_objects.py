@@ -1,6 +1,11 @@
 # ruff: noqa: E501  # a vector reads best on one line
 import pytest
-from kit.scans import TOOLS, Answer, Called, call, run, same_however_cut, scanner
+from kit.scans import TOOLS, Answer, Called, call, cuts, run, same_however_cut, scanner
+
+from proxy.adapters.reasoning import KINDS as FAMILIES
+from proxy.adapters.reasoning import ReasoningSplitter
+from proxy.adapters.scanning import AnswerScanner
+from proxy.adapters.tool_calls.formats import KINDS
 
 READ = '{"name": "read", "arguments": {"path": "a"}}'
 NOW = '{"name": "now", "arguments": {}}'
@@ -33,6 +38,16 @@ HERMES = [
     # What is no call goes back as it came.
     ("<tool_call>{broken}</tool_call>", "<tool_call>{broken}</tool_call>", []),
     ("<tool_call>{ }</tool_call>", "<tool_call>{ }</tool_call>", []),
+    ('<tool_call>{"name": "now", "arguments": [1]}', '<tool_call>{"name": "now", "arguments": [1]}', []),
+    ('<tool_call>{"name": "now", "arguments": nil}', '<tool_call>{"name": "now", "arguments": nil}', []),
+    ("<tool_call>{\"name\": \"now\", \"arguments\":  {'a': 1}}", "<tool_call>{\"name\": \"now\", \"arguments\":  {'a': 1}}", []),
+    # JSON that is nearly right.
+    ('<tool_call>{"name": "read", "arguments": {"path": "a",}}</tool_call>', "", [READ_CALL]),
+    ('<tool_call>{"name": "write", "arguments": {"force": True, "note": }}</tool_call>', "", [call("write", '{"force": true, "note": null}')]),
+    ('<tool_call>{"name": "read", "arguments": {"path": "\\d"}}</tool_call>', "", [call("read", '{"path": "\\\\d"}')]),
+    # What cannot be taken back is closed, and what fits nowhere is text.
+    ('<tool_call>{"name": "read", "arguments": {"path": "a", "b": word}} x', ', "b": word}} x', [READ_CALL]),
+    ('<tool_call>{"name": "read", "arguments": {"path": "a", "b": </tool_call>x', "x", [READ_CALL]),
     ('<tool_call>\n{"path": "a"}\n</tool_call>', '<tool_call>\n{"path": "a"}\n</tool_call>', []),
     ('<tool_call>{"name": 5, "arguments": {}}', '<tool_call>{"name": 5, "arguments": {}}', []),
     ('<tool_call>{"name": "now" "x"}', '<tool_call>{"name": "now" "x"}', []),
@@ -69,7 +84,7 @@ def test_arguments_stream_as_they_are_written() -> None:
 
     said = [event.text for event in scan.feed('th": "a.') if hasattr(event, "text")]
 
-    assert said == ['th": "a.']
+    assert said == ['"path": "a.']
 
 
 def test_arguments_before_the_name_wait_so_long_and_go_back() -> None:
@@ -88,6 +103,14 @@ BARE = [
     ('{"name": "now"}', '{"name": "now"}', []),
     ('{"answer": 42, "name": "now"}', '{"answer": 42, "name": "now"}', []),
     ("a {b} [c] {", "a {b} [c] {", []),
+    # Behind the mark all are calls, not only the first.
+    (
+        '<|python_tag|>{"name": "rm", "parameters": {}}; {"name": "cp", "parameters": {}}',
+        "",
+        [call("rm"), call("cp")],
+    ),
+    # A call that was begun and then written again.
+    (f'{{"name": "read", "parameters": {{{READ}', '{"name": "read", "parameters": {', [READ_CALL]),
 ]
 
 
@@ -104,6 +127,7 @@ def test_without_tools_to_compare_any_name_will_do() -> None:
     ("name", "text"),
     [
         ("json_bare", f"[{READ},\n {NOW}]"),
+        ("json_bare", f"[{READ},\n {NOW}]".replace('"name"', '"function"')),
         ("xlam", f"```json\n[{READ}, {NOW}]\n```"),
         ("xlam", f"[TOOL_CALLS][{READ}, {NOW}]"),
         ("xlam", f"[{READ}, {NOW}]"),
@@ -132,6 +156,18 @@ def test_without_tools_to_compare_any_name_will_do() -> None:
 )  # fmt: skip
 def test_relatives_differ_in_what_stands_around(name: str, text: str) -> None:
     assert same_however_cut(name, text) == Answer("", "", BOTH)
+
+
+@pytest.mark.parametrize("name", ["hunyuan_a13b", "minimax_m1"])
+def test_calls_in_the_thinking_of_some_models_are_none(name: str) -> None:
+    family = FAMILIES[KINDS[name].reasoning or "think"]
+    thought = f"<tool_calls>\n{READ}\n</tool_calls>"
+
+    for pieces in cuts(f"<think>{thought}</think><tool_calls>\n{NOW}\n</tool_calls>"):
+        splitter = ReasoningSplitter(family, start_in_reasoning=False)
+        answer = run(AnswerScanner(splitter, scanner(name, TOOLS)), pieces)
+
+        assert answer == Answer("", thought, [call("now")])
 
 
 def test_internlm_writes_one_call() -> None:

@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from kit.scans import TOOLS, Answer, Called, call, same_however_cut, scanner, tool
+from kit.scans import TOOLS, Answer, Called, call, run, same_however_cut, scanner, tool
 
 
 def written(content: str) -> str:
@@ -103,6 +103,7 @@ CONTENTS = [
     "ends with </parameter>",
     "ends with\n</parameter>",
     "</parameter>\n</function>\nmore",
+    "</function>\n</tool_call>\nmore",
     "x\n<parameter=other>\ny",
     "an example:\n<tool_call>\n<function=read>\n<parameter=path>\nq\n</parameter>\n</function>\n</tool_call>\nend",
     "<function=now>\n</function>",
@@ -153,6 +154,25 @@ def test_a_list_or_a_string_is_told_by_how_it_begins_and_ends(value: str, argume
     answer = same_however_cut("mimo_xml", text, tools=[tool("f", x={"type": ["array", "string"]})])
 
     assert answer.calls == [call("f", arguments)]
+
+
+def test_blanks_that_never_end_do_not_wait_for_a_null() -> None:
+    scan = scanner("qwen3_xml", TOOLS)
+
+    said = scan.feed("<function=write><parameter=note>" + " " * 5000 + "null")
+
+    assert [event.text for event in said if hasattr(event, "text")] == ['{"note": "' + " " * 5000 + "null"]
+
+
+@pytest.mark.parametrize("size", [1, 1000, 7000])
+def test_a_long_list_is_one_however_it_comes(size: int) -> None:
+    value = "[" + "1," * 3000 + "2]"
+    text = f"<function=f><parameter=x>{value}</parameter></function>"
+    tools = [tool("f", x={"type": ["array", "string"]})]
+
+    answer = run(scanner("mimo_xml", tools), [text[at : at + size] for at in range(0, len(text), size)])
+
+    assert answer.calls == [call("f", '{"x": ' + value + "}")]
 
 
 def test_a_cut_answer_keeps_what_was_streamed() -> None:

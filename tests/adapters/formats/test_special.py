@@ -30,6 +30,9 @@ KIMI = [
     (kimi(kimi_call("functions.read:0", '{"path": "a"'), NOW), "", BOTH),
     (kimi(kimi_call("functions.read:0", '{"path": "<|tool_call_end|>"}')), "", [call("read", '{"path": "<|tool_call_end|>"}')]),
     ("<|tool_calls_section_begin|> prose", "<|tool_calls_section_begin|> prose", []),
+    # What was no call keeps its end, what was one does not.
+    (kimi(kimi_call("functions.now:0", "no JSON")), kimi(kimi_call("functions.now:0", "no JSON")), []),
+    (f"{READ} text <|tool_calls_section_end|>", " text ", [READ_CALL]),
 ]  # fmt: skip
 
 
@@ -42,6 +45,12 @@ def test_kimi_keeps_its_own_ids() -> None:
     answer = same_however_cut("kimi_k2", kimi(READ, kimi_call("now")))
 
     assert [c.id for c in answer.calls] == ["functions.read:0", "call_0"]
+
+
+def test_an_id_that_the_model_gave_before_is_not_given_again() -> None:
+    answer = same_however_cut("kimi_k2", kimi(READ, READ, NOW))
+
+    assert [c.id for c in answer.calls] == ["functions.read:0", "call_0", "functions.now:1"]
 
 
 def k3(name: str, inner: str) -> str:
@@ -93,6 +102,23 @@ def test_deepseek_in_every_spelling(name: str, write: object, mark: str) -> None
     assert same_however_cut(name, "\n".join(calls)) == Answer("", "", BOTH)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("deepseek_v3", '<｜tool▁calls▁begin｜>function<｜tool▁sep｜>read\n```json\n{"path": "a"}\n```<｜tool▁call▁end｜>'),
+        ("deepseek_v3", '<｜tool▁calls｜>function<｜tool▁sep｜>read\n```json\n{"path": "a"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'),
+        ("deepseek_v31", '<｜tool▁calls▁begin｜>read<｜tool▁sep｜>{"path": "a"}<｜tool▁call▁end｜><｜tool▁calls▁end｜>'),
+        # A brace that the model forgot before the fence.
+        ("deepseek_v3", deepseek(v3("read", '{"path": "a"'))),
+        # Either one in the other's way.
+        ("deepseek_v3", deepseek(v31("read", '{"path": "a"}'))),
+        ("deepseek_v31", deepseek(v3("read", '{"path": "a"}'))),
+    ],
+)  # fmt: skip
+def test_what_deepseeks_models_make_of_their_formats(name: str, text: str) -> None:
+    assert same_however_cut(name, text) == Answer("", "", [READ_CALL])
+
+
 def test_a_fence_in_an_argument_does_not_end_it() -> None:
     arguments = '{"path": "```\\n``` <｜tool▁call▁end｜>"}'
 
@@ -108,6 +134,12 @@ MISTRAL = [
         BOTH,
     ),
     ('[TOOL_CALLS]{"name": "read", "arguments": {"path": "a"}} done', " done", [READ_CALL]),
+    (
+        '[TOOL_CALLS] [{"name": "rm", "arguments": {}}, {"name": "cp", "arguments": {}}]',
+        "",
+        [call("rm"), call("cp")],
+    ),
+    ("[TOOL_CALLS]now[ARGS]{'a': 1}", "[TOOL_CALLS]now[ARGS]{'a': 1}", []),
     ('Then [TOOL_CALLS] read [ARGS] {"path": "a"}', "Then ", [READ_CALL]),
     ('[TOOL_CALLS]read[ARGS]{"path": "a"}\nThat was it.', "\nThat was it.", [READ_CALL]),
     ("[TOOL_CALLS] means calls, and [1] is a note", "[TOOL_CALLS] means calls, and [1] is a note", []),
@@ -176,7 +208,9 @@ ENDINGS = [
     ('{"path": "a', True, Called("read", '{"path": "a')),
     ('"{\\"path\\": \\"a\\"}"', False, READ_CALL),
     ('"{\\"path\\": ', True, Called("read")),
-    ('"text"', False, call("read", '"text"')),
+    ('"text"', False, call("read")),
+    ('{"path": ', False, call("read")),
+    ('{"path": "a", "li', False, READ_CALL),
     ('{"path": "a\nb"}', False, call("read", '{"path": "a\\nb"}')),
 ]
 

@@ -90,7 +90,7 @@ STEP3 = Format(
     call_end=("</steptml:invoke>\n<｜tool_call_end｜>",),
     argument=('<steptml:parameter name="{key}">',),
     argument_end=("</steptml:parameter>",),
-    drop=("<｜tool_call_end｜>", "<｜tool_calls_end｜>"),
+    drop_late=("<｜tool_call_end｜>", "<｜tool_calls_end｜>"),
     lines=False,
     special_tokens=True,
     reasoning="deepseek_r1",

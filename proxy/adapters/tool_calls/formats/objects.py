@@ -19,7 +19,7 @@ LLAMA3_JSON = replace(
     arguments_keys=("parameters", "arguments"),
     drop=("<|eot_id|>", "<|eom_id|>"),
 )
-JSON_BARE = replace(_LIST, name="json_bare", bare=True)
+JSON_BARE = replace(_LIST, name="json_bare", bare=True, name_keys=("name", "function"))
 XLAM = replace(
     _LIST,
     name="xlam",

@@ -18,7 +18,8 @@ KIMI_K2 = Format(
     ),
     call_end=("<|tool_call_end|>",),
     name_of=r"[^<>:|\n]",
-    drop=("<|tool_calls_section_end|>", "<|tool_call_section_end|>", "<|im_end|>"),
+    drop=("<|im_end|>",),
+    drop_late=("<|tool_calls_section_end|>", "<|tool_call_section_end|>"),
     lines=False,
     special_tokens=True,
     id_style="native",
@@ -67,27 +68,32 @@ _CALL = tuple(begin.replace("calls", "call") for begin in _BEGIN)
 _CALL_END = tuple(end.replace("calls", "call") for end in _END)
 _SEP = tuple(f"<｜{word[:5]}sep｜>" for word in _WORDS)
 
-# V3.1. The distilled models write blanks and underscores for U+2581.
-DEEPSEEK_V31 = Format(
+# V3.1. Distilled models write blanks and underscores for U+2581, and forget the mark before the first call.
+_BARE = Format(
     name="deepseek_v31",
     body=Body.JSON,
     wrap=(*_BEGIN, "<｜tool▁calls｜>"),
     wrap_end=_END,
     one_wrap=True,
-    call=tuple(f"{begin} {{name}} {sep}" for begin, sep in zip(_CALL, _SEP, strict=True)),
+    call=tuple(f"{begin} {{name}} {sep}" for begin, sep in zip(_CALL + _BEGIN, _SEP + _SEP, strict=True)),
     call_end=_CALL_END,
-    drop=(*_END, "<｜end▁of▁sentence｜>"),
+    drop=("<｜end▁of▁sentence｜>",),
+    drop_late=_END,
     lines=False,
     special_tokens=True,
     reasoning="deepseek_v3",
 )
-# V3 and R1: a fence around the arguments.
+_OPEN = (*_CALL, *_BEGIN, "<｜tool▁calls｜>")
+_FUNCTION = tuple(f"{begin}function{sep}" for begin, sep in zip(_OPEN, (*_SEP, *_SEP, _SEP[0]), strict=True))
+# V3 and R1: a fence around the arguments. Either sort of model may write the other's calls.
 DEEPSEEK_V3 = replace(
-    DEEPSEEK_V31,
+    _BARE,
     name="deepseek_v3",
-    call=tuple(f"{begin}function{sep}{{name}}\n```json\n" for begin, sep in zip(_CALL, _SEP, strict=True)),
+    call=tuple(f"{function}{{name}}\n```json\n" for function in _FUNCTION),
     call_end=(*(f"\n```{end}" for end in _CALL_END), *_CALL_END, "```"),
+    also=(_BARE,),
 )
+DEEPSEEK_V31 = replace(_BARE, also=(DEEPSEEK_V3,))
 MISTRAL = Format(
     name="mistral",
     body=Body.JSON,
