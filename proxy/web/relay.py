@@ -297,6 +297,8 @@ class Relay:
         extra, replaced = self._exchange.extra_lines(), self._exchange.replaced_names
         if replaced:
             head = replace(head, dropped=head.dropped | replaced)
+        if self._stream is not None and head.get(b"x-accel-buffering") is None:
+            extra += b"X-Accel-Buffering: no\r\n"  # a stream of ours is none behind an nginx that collects it
         if length is not None:
             extra += b"Content-Length: %d\r\n" % length
         return answer_head(

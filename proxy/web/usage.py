@@ -56,6 +56,9 @@ def _account(exchange: Exchange) -> None:
         found = estimate(metered, len(exchange.body))
     exchange.usage = found
     services = exchange.runtime.services
+    calls = _tool_calls(exchange, metered)
+    if calls and exchange.route is not None:
+        services.metrics.events["model_tool_calls", exchange.route.label] += calls
     if found is not None:
         flag = "true" if is_estimated else "false"
         services.metrics.tokens["prompt", flag] += found.prompt
@@ -64,11 +67,19 @@ def _account(exchange: Exchange) -> None:
     if keys is not None and credential is not None and credential.quota is not None and found is not None:
         keys.debit(credential, tokens=found.total)
     if services.outbox is not None:
-        services.outbox.put(_record(exchange, metered, found, services.outbox, is_estimated=is_estimated))
+        record = _record(exchange, metered, services.outbox, tool_calls=calls, is_estimated=is_estimated)
+        services.outbox.put(record)
+
+
+def _tool_calls(exchange: Exchange, metered: Metered) -> int:
+    """Those that the upstream named, and those that an adapter found in what the model wrote."""
+    rewrite = exchange.rewrite
+    translation = rewrite.translation if rewrite is not None else None
+    return metered.tool_calls + (translation.counts.calls if translation is not None else 0)
 
 
 def _record(
-    exchange: Exchange, metered: Metered, used: Usage | None, outbox: Outbox, *, is_estimated: bool
+    exchange: Exchange, metered: Metered, outbox: Outbox, *, tool_calls: int, is_estimated: bool
 ) -> UsageRecord:
     credential, route, endpoint = exchange.credential, exchange.route, exchange.endpoint
     assert route is not None and endpoint is not None
@@ -97,8 +108,8 @@ def _record(
         upstream_model=route.upstream_model.decode() if route.upstream_model is not None else None,
         backend_url=endpoint.spec.url,
         response_id=metered.response_id,
-        usage=used,
-        tool_calls=metered.tool_calls,
+        usage=exchange.usage,
+        tool_calls=tool_calls,
         estimated=is_estimated,
         incomplete=outcome != "complete",
     )

@@ -11,7 +11,7 @@ from kit.eventually import eventually
 from kit.gateway import settings
 from kit.receiver import Receiver
 from kit.upstream import ScriptedUpstream, replies
-from kit.wire import answer, chunk, chunked, post, sse_head
+from kit.wire import answer, chunk, chunked, get, post, sse_head
 
 CHAT = json.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}).encode()
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
@@ -236,3 +236,35 @@ async def test_a_request_that_was_tried_twice_is_billed_once(stack, new_gateway)
     assert [used(record) for record in records] == [SEVEN_THREE] * 2
     assert sorted(record["attempts"] for record in records) == [1, 2]
     assert {record["backend"] for record in records} == {"backend-1"}
+
+
+async def test_tool_calls_are_counted_by_model_whoever_found_them(stack, new_gateway):
+    upstream = await stack.enter_async_context(ScriptedUpstream())
+    receiver = await stack.enter_async_context(Receiver())
+    webhook = {"name": "w", "type": "webhook", "url": f"http://127.0.0.1:{receiver.port}/"}
+    text_calls = {"kind": "tool_calls", "format": "hermes"}
+    gateway = new_gateway(
+        settings(
+            upstream.port,
+            usage={"enabled": True, "reporters": [webhook]},
+            models=[{"id": "m"}, {"id": "writes", "adapters": [text_calls]}],
+        )
+    )
+    calls = [
+        {"index": at, "id": f"call_{at}", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        for at in (0, 1)
+    ]
+    native = event(choices=[{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": "tool_calls"}])
+    written = text('<tool_call>{"name": "f", "arguments": {}}</tool_call>') + text("", "stop")
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    asked = {**json.loads(CHAT), "tools": tools}
+
+    for number, (model, body) in enumerate([("m", native), ("writes", written), ("m", native)], 1):
+        upstream.on_request = replies(sse_head() + chunked(body + DONE))
+        await ask(gateway.port, post(body=json.dumps({**asked, "model": model}).encode()))
+        await receiver.wait_records(number)
+
+    page = (await ask(gateway.port, get(b"/metrics"))).body
+    assert [record["tool_calls"] for record in receiver.records] == [2, 1, 2]
+    assert b'llmproxy_model_tool_calls_total{kind="m"} 4.0' in page
+    assert b'llmproxy_model_tool_calls_total{kind="writes"} 1.0' in page

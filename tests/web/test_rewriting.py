@@ -83,6 +83,7 @@ async def test_a_call_written_as_text_arrives_as_a_call(new_gateway, upstream):
     assert "".join(delta.get("content") or "" for delta in deltas).strip() == "On it."
     assert finishes == ["tool_calls"]
     assert response.is_complete
+    assert response.head.all(b"x-accel-buffering") == [b"no"]
     sent = json.loads(upstream.requests[0].body)
     assert (sent["tool_choice"], sent["tools"]) == ("none", TOOLS)
     assert upstream.requests[0].head.all(b"accept-encoding") == [b"identity"]
@@ -194,4 +195,17 @@ async def test_a_silent_stream_gets_comments_between_its_events(new_gateway, ups
         await client.read_until(b"0\r\n\r\n")
 
     received = bytes(client.received)
+    assert b"\r\nX-Accel-Buffering: no\r\n" in received
     assert received.index(b"one") < received.index(b": keep-alive") < received.index(b"two")
+
+
+async def test_who_says_something_of_buffering_is_believed(new_gateway, upstream):
+    gateway = new_gateway(adapted(upstream, TOOL_CALLS))
+    upstream.on_request = replies(sse_head(b"X-Accel-Buffering: yes") + chunked(*stream(CALL)))
+
+    ours = await ask(gateway.port, post(body=request(tools=TOOLS, stream=True)))
+    theirs = await ask(gateway.port, post(body=request(stream=True)))
+
+    assert ours.head.all(b"x-accel-buffering") == theirs.head.all(b"x-accel-buffering") == [b"yes"]
+    upstream.on_request = replies(sse_head() + chunked(*stream(CALL)))
+    assert (await ask(gateway.port, post(body=request(stream=True)))).get(b"x-accel-buffering") is None
