@@ -200,6 +200,48 @@ async def test_a_client_that_leaves_the_queue_is_gone_at_once(new_gateway, upstr
     assert len(upstream.requests) == 1
 
 
+async def test_next_to_a_key_with_fifty_requests_another_gets_the_next_slot_each_time(new_gateway, upstreams):
+    may_end = asyncio.Semaphore(0)
+
+    async def script(connection, request):
+        await may_end.acquire()
+        connection.write(answer())
+
+    upstream = await upstreams(script)
+    keys = [{"key": "sk-many-0123456789"}, {"key": "sk-one-0123456789"}]
+    gateway = new_gateway(
+        settings(
+            backends=[{"name": "b", "url": f"http://127.0.0.1:{upstream.port}", "max_in_flight": 4}],
+            auth={"enabled": True, "pipeline": [{"type": "static", "keys": keys}]},
+            routing={"queue": {"max_waiting": 100, "max_wait": "10m"}},
+        )
+    )
+    many, one = (
+        post(b"/v1/chat/completions", body, b"Authorization: Bearer " + key["key"].encode())
+        for body, key in zip((b'{"model":"many"}', b'{"model":"one"}'), keys, strict=True)
+    )
+    async with AsyncExitStack() as stack:
+        for number in range(50):
+            rival = await stack.enter_async_context(await RawClient.connect(gateway.port))
+            rival.write(many)
+            if number < 4:
+                await upstream.wait_requests(number + 1)
+        await eventually(lambda: _waits(gateway, 46), "46 wait")
+
+        client = await stack.enter_async_context(await RawClient.connect(gateway.port))
+        for turn in range(5):
+            client.write(one)
+            await eventually(lambda turn=turn: _waits(gateway, 47 - turn * 4), "it waits with the others")
+            before = len(upstream.requests)
+            may_end.release()
+            await upstream.wait_requests(before + 1)
+            assert upstream.requests[before].body == b'{"model":"one"}'
+            for _ in range(4):  # those that began before it, and at last it
+                may_end.release()
+            assert (await client.read_response()).status == 200
+            await upstream.wait_requests(before + 5)
+
+
 async def _waits(gateway, number):
     page = await ask(gateway.port, get(b"/metrics"))
     return b'llmproxy_queue_depth{pool="default"} %d' % number in page.body
