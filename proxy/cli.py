@@ -48,23 +48,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"LLMProxy {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_run(commands.add_parser("run", help="serve until SIGTERM; SIGHUP reloads the configuration"))
-    check = commands.add_parser(
-        "check", help="read a configuration and list everything that is wrong with it"
-    )
-    check.add_argument("file", type=Path, metavar="FILE")
+    _add_run(_command(commands, "run", "serve until SIGTERM; SIGHUP reloads the configuration"))
+    check = _command(commands, "check", "read a configuration and list everything that is wrong with it")
+    check.add_argument("file", type=Path, metavar="FILE", help="configuration file (YAML or JSON)")
     check.set_defaults(command=_check)
-    _add_keys(commands.add_parser("keys", help="make, list and hash client keys"))
-    schema = commands.add_parser("schema", help="print the configuration's JSON schema, for editors")
+    _add_keys(_command(commands, "keys", "make, list and hash client keys"))
+    schema = _command(commands, "schema", "print the configuration's JSON schema, for editors")
     schema.set_defaults(command=_schema)
-    demo = commands.add_parser(
-        "demo-engine", help="serve the built-in demo engine, an OpenAI-compatible upstream"
+    demo = _command(
+        commands,
+        "demo-engine",
+        "serve the built-in demo engine, an OpenAI-compatible upstream without a model",
     )
     demo.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     demo.add_argument("--port", type=int, default=8001, help="port (default: 8001; 0 takes a free one)")
     demo.set_defaults(command=_demo_engine)
-    _add_bench(commands.add_parser("bench", help="measure what the gateway adds on this machine"))
+    _add_bench(_command(commands, "bench", "measure what the gateway adds on this machine"))
     return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, about: str
+) -> argparse.ArgumentParser:
+    """A command that says of itself what the list of commands says of it."""
+    return commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
@@ -89,18 +96,32 @@ _DATABASE_CALLS = {
 
 def _add_keys(keys: argparse.ArgumentParser) -> None:
     verbs = keys.add_subparsers(required=True, metavar="VERB")
-    new = verbs.add_parser("new", help="print a new key once, and the entry to put into a key file")
+    new = _command(verbs, "new", "print a new key once, and the entry to put into a key file")
     new.add_argument("--name", default="", help="how logs and records call it")
     new.add_argument("--user-id", default="", help="whom its usage is booked on")
     new.set_defaults(command=_keys_new)
-    listing = verbs.add_parser("list", help="list the keys of a configuration, without anything secret")
-    listing.add_argument("-c", "--config", type=Path, required=True, metavar="FILE")
+    listing = _command(verbs, "list", "list the keys of a configuration, without anything secret")
+    listing.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="configuration that names their sources",
+    )
     listing.set_defaults(command=_keys_list)
-    hashing = verbs.add_parser("hash", help="print the SHA-256 of keys given on standard input, one a line")
+    hashing = _command(verbs, "hash", "print the SHA-256 of keys given on standard input, one a line")
     hashing.set_defaults(command=_keys_hash)
     for action, about in _DATABASE_CALLS.items():
-        call = verbs.add_parser(action, help=f"{about} (the database of admin.db_path)")
-        call.add_argument("-c", "--config", type=Path, required=True, metavar="FILE")
+        call = _command(verbs, action, f"{about} (the database of admin.db_path)")
+        call.add_argument(
+            "-c",
+            "--config",
+            type=Path,
+            required=True,
+            metavar="FILE",
+            help="configuration with admin.db_path",
+        )
         call.add_argument("fields", nargs="*", metavar="FIELD=VALUE", help="as in the administration API")
         call.set_defaults(command=_keys_call, action=action)
 

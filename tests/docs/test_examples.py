@@ -34,6 +34,15 @@ def test_the_readmes_configuration_loads():
     assert config.notes == ()
 
 
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_every_configuration_shown_loads(text):
+    has_backends = re.search(r"^(backends|pools):", text, re.MULTILINE)
+    document = text if has_backends else 'backends: [{url: "http://127.0.0.1:8001"}]\n' + text
+    variables = dict.fromkeys(re.findall(r"\$\{(\w+)", text), "x")
+
+    parse(document, variables, read_file=lambda path: "x")
+
+
 @pytest.mark.parametrize("text", blocks("json"))
 def test_every_json_example_is_json(text):
     json.loads(text)
