@@ -18,6 +18,10 @@ SCOPES: tuple[Scope, ...] = ("global", "per_key", "per_user", "per_model", "per_
 Shape = tuple[str, float, float]
 
 SECONDS_PER_MINUTE = 60.0
+# What a limit may be at least, where it is one, and at most: beyond, sums lose single requests
+# and stores elsewhere cannot take the numbers. Keys come from anywhere, and one with an absurd
+# limit must not harm the others.
+LEAST, MOST = 1e-6, 10**12
 # Two seconds' worth of requests at once, as the Go LLMProxy allows.
 BURST_SECONDS = 2.0
 
@@ -141,7 +145,7 @@ class Plan:
 
 
 def plan(scope: Scope, spec: LimitSpec) -> Plan:
-    name = scope.removeprefix("per_")
+    name, spec = scope.removeprefix("per_"), _bounded(spec)
     max_concurrent = int(spec.max_concurrent or 0)
     requests = tuple(_request_rates(scope, name, spec))
     tokens = _token_rate(scope, name, spec)
@@ -152,6 +156,20 @@ def plan(scope: Scope, spec: LimitSpec) -> Plan:
     shape = max_concurrent, [rate.shape for rate in requests], [rate.shape for rate in token_rates]
     slots = f'"{name}-concurrent";r='
     return Plan(scope, name, max_concurrent, requests, tokens, ", ".join(policies), slots, shape)
+
+
+def _bounded(spec: LimitSpec) -> LimitSpec:
+    return LimitSpec(
+        _within(spec.requests_per_second),
+        _within(spec.requests_per_minute),
+        min(spec.burst_size, MOST) if spec.burst_size else spec.burst_size,
+        _within(spec.tokens_per_minute),
+        min(spec.max_concurrent, MOST) if spec.max_concurrent else spec.max_concurrent,
+    )
+
+
+def _within(rate: float | None) -> float | None:
+    return min(max(rate, LEAST), MOST) if rate else rate
 
 
 def _request_rates(scope: Scope, name: str, spec: LimitSpec) -> list[Rate]:

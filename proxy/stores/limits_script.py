@@ -31,6 +31,7 @@ local lease_seconds = tonumber(ARGV[2])
 local epsilon = tonumber(ARGV[3])
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+local longest_ttl = 10 ^ 14 -- milliseconds; Redis refuses what does not fit into 64 bits
 local expiry = string.format('%.6f', now + lease_seconds)
 
 local accounts = {}
@@ -170,7 +171,8 @@ for name, account in pairs(accounts) do
       full_at = math.max(full_at, bucket.full_at)
     end
     redis.call('HSET', prefix .. name, unpack(stored))
-    redis.call('PEXPIRE', prefix .. name, string.format('%d', math.ceil((full_at - now) * 1000) + 1000))
+    local ttl = math.min(math.ceil((full_at - now) * 1000) + 1000, longest_ttl)
+    redis.call('PEXPIRE', prefix .. name, string.format('%d', ttl))
   end
 end
 return cmsgpack.pack(answers)

@@ -31,6 +31,25 @@ def test_buckets_are_shaped_as_written(spec, shapes):
     assert made.is_empty == (not shapes)
 
 
+@pytest.mark.parametrize(
+    ("spec", "shapes"),
+    [
+        (LimitSpec(requests_per_second=1e-300), [("key-rps", 1e-6, 1.0)]),
+        (LimitSpec(requests_per_second=1e308), [("key-rps", 1e12, 2e12)]),
+        (LimitSpec(requests_per_minute=10**400), [("key-rpm", 1e12 / 60, 1e12)]),
+        (LimitSpec(requests_per_second=1, burst_size=10**30), [("key-rps", 1.0, 1e12)]),
+        (LimitSpec(tokens_per_minute=1e300), [("key-tpm", 1e12 / 60, 1e12)]),
+        (LimitSpec(tokens_per_minute=1e-300), [("key-tpm", 1e-6 / 60, 1.0)]),
+    ],
+)
+def test_absurd_limits_are_bounded(spec, shapes):
+    test_buckets_are_shaped_as_written(spec, shapes)
+
+
+def test_an_absurd_number_of_concurrent_requests_is_bounded():
+    assert plan("per_key", LimitSpec(max_concurrent=10**30)).max_concurrent == 10**12
+
+
 def test_the_policy_tells_quota_window_and_unit_in_the_order_of_asking():
     spec = LimitSpec(
         requests_per_second=10,

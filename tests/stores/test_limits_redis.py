@@ -186,6 +186,26 @@ async def test_whoever_waits_as_told_is_let_through(client):
             assert isinstance(verdict, RedisGrant)
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        LimitSpec(max_concurrent=10**30),
+        LimitSpec(requests_per_second=1e308),
+        LimitSpec(requests_per_second=1e-300, burst_size=10**30),
+        LimitSpec(tokens_per_minute=1e-300),
+    ],
+)
+async def test_a_key_with_an_absurd_limit_harms_nobody(client, spec):
+    async with limits_of(client, per_user=LimitSpec(requests_per_minute=5)) as limits:
+        absurd = Subject(key_id="absurd", limits=spec)
+        grant = await limits.reserve(absurd, 1, 0.0)
+        grant.settle(2**40, 0.0)
+        grant.release(0.0)
+
+        assert len(await admitted(limits, ALICE, 6)) == 5
+        assert limits.outages == 0
+
+
 async def test_debts_delay_the_next_request(client):
     async with limits_of(client, per_key=LimitSpec(tokens_per_minute=600)) as limits:
         grant = await limits.reserve(ALICE, 5000, 0.0)
