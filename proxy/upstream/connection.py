@@ -309,7 +309,8 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._head or self._interim:
             self._fail(Failure.BAD_HEAD)
         else:
-            self._home.distrust()
+            if self.is_reused:
+                self._home.distrust()
             self._fail(Failure.NO_ANSWER if self._has_arrived() else Failure.UNSENT)
 
     def _fail(self, failure: Failure) -> None:

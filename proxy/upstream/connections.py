@@ -2,14 +2,15 @@
 
 The newest idle connection is used first, so that the rest can age out. Idle
 ones are dropped before the server would (uvicorn: 5 s, seen from 4.5), because a
-request that meets a closing server is lost or, worse, runs twice.
+request that meets a closing server is lost or, worse, runs twice. For the same
+reason a connection waits a moment after its answer where the server is known, or
+may turn out, to close without having said so.
 """
 
 import asyncio
 import logging
 import socket
 import ssl as tls
-from enum import Enum
 from functools import partial
 
 from proxy.upstream.connection import UpstreamConnection
@@ -30,17 +31,45 @@ MAX_IDLE_CONNECTIONS = 1024
 # line of each is the date. A thousand servers hold some 30 MiB so.
 MAX_REMEMBERED_HEADS = 2 * 1024
 
-# llama-server closes its socket within a millisecond after each stream without saying so.
-# A connection that is still open after this pause will stay so.
+# llama-server closes its socket within a millisecond after each stream without saying so, others after
+# every answer. A connection that is still open after this pause will stay so.
 SILENT_CLOSE_SECONDS = 0.05
 
+# A request that follows the last one at once waits so long for its connection, looked at so often.
+PROOF_SECONDS, PROOF_LOOKS = 0.01, 10
 
-class AfterStream(Enum):
-    """What this server does with a connection once it has streamed an answer on it."""
+# A server that closed silently is expected to do so again for this long. Meanwhile it costs connections.
+CAREFUL_SECONDS = 10.0
 
-    UNKNOWN = "unknown"
-    STAYS = "stays"
-    CLOSES = "closes"
+# After so many silent closes in a row there is no point in waiting for the next. llama-server's after streams
+# is certain soon; a server that ends some connections behind plain answers is less easily told from one that
+# ends all.
+ALWAYS_AFTER_STREAMS, ALWAYS_AFTER_OTHERS = 3, 20
+
+
+class Habit:
+    """Whether a server keeps its connections after one kind of answer, as far as it was seen."""
+
+    __slots__ = ("_always", "_careful_until", "_closed_in_a_row", "is_trusted")
+
+    def __init__(self, always: int) -> None:
+        self._always = always
+        self._careful_until = 0.0
+        self._closed_in_a_row = 0
+        self.is_trusted = False
+
+    def always_closes(self, now: float) -> bool:
+        return self._closed_in_a_row >= self._always and now < self._careful_until
+
+    def kept(self, now: float) -> None:
+        """One stayed open, which says little of a server that was just seen to close another."""
+        self._closed_in_a_row = 0
+        self.is_trusted = now >= self._careful_until
+
+    def closed(self, now: float) -> None:
+        self._closed_in_a_row += 1
+        self.is_trusted = False
+        self._careful_until = now + CAREFUL_SECONDS
 
 
 class Connections:
@@ -62,9 +91,9 @@ class Connections:
         self._tunnel = Tunnel(proxy, self._server, loop) if proxy is not None else None
         self._loop = loop
         self._keep_idle = keep_idle
-        self._idle: dict[UpstreamConnection, None] = {}  # oldest first
-        self._parked: set[UpstreamConnection] = set()
-        self._after_stream = AfterStream.UNKNOWN
+        self._idle: dict[UpstreamConnection, Habit] = {}  # oldest first
+        self._parked: dict[UpstreamConnection, tuple[Habit, asyncio.TimerHandle]] = {}
+        self._after_stream, self._after_others = Habit(ALWAYS_AFTER_STREAMS), Habit(ALWAYS_AFTER_OTHERS)
         self._closed = False
         self.answer_heads = HeadMemory(partial(parse_answer_head, method=b"POST"), MAX_REMEMBERED_HEADS)
         self.watch = watch
@@ -85,6 +114,22 @@ class Connections:
             connection.abandon()
         return None
 
+    async def proven(self) -> UpstreamConnection | None:
+        """The connection that has just been used, once it has shown that it stays; None if there is none.
+
+        Only where nothing else runs, so that one request after the other goes
+        over one connection. Of several at once each rather opens its own.
+        """
+        if not self._parked or self.open > len(self._parked):
+            return None
+        connection = next(reversed(self._parked))
+        for _ in range(PROOF_LOOKS):
+            await asyncio.sleep(PROOF_SECONDS / PROOF_LOOKS)
+            if connection not in self._parked:
+                return self.take()
+        self._unpark(connection)
+        return self.take()
+
     async def connect(self, within: float) -> UpstreamConnection:
         """Open a new connection within so many seconds; raises OSError (TimeoutError among them)."""
         if self._tunnel is not None:
@@ -97,30 +142,35 @@ class Connections:
         return connection
 
     def distrust(self) -> None:
-        """A connection that seemed good was not: learn anew how this server ends streams."""
-        self._after_stream = AfterStream.UNKNOWN
+        """A connection that seemed good was not."""
+        now = self._loop.time()
+        self._after_stream.closed(now)
+        self._after_others.closed(now)
 
     def give_back(self, connection: UpstreamConnection, *, was_stream: bool) -> None:
         """The exchange is over and the connection may carry another."""
-        if self._closed or len(self._idle) >= MAX_IDLE_CONNECTIONS:
+        habit = self._after_stream if was_stream else self._after_others
+        if self._closed or len(self._idle) + len(self._parked) >= MAX_IDLE_CONNECTIONS:
             connection.abandon()
-        elif not was_stream or self._after_stream is AfterStream.STAYS:
-            self._make_idle(connection)
-        elif self._after_stream is AfterStream.CLOSES:
+        elif habit.is_trusted:
+            self._make_idle(connection, habit)
+        elif habit.always_closes(self._loop.time()):
             connection.abandon()
         else:
-            self._parked.add(connection)
-            self._loop.call_later(SILENT_CLOSE_SECONDS, self._unpark, connection)
+            timer = self._loop.call_later(SILENT_CLOSE_SECONDS, self._unpark, connection)
+            self._parked[connection] = habit, timer
 
     def forget(self, connection: UpstreamConnection) -> None:
         """The connection is closed or closing."""
-        if connection in self._parked:
-            self._parked.discard(connection)
-            self._after_stream = AfterStream.CLOSES
         if connection.is_counted:
             connection.is_counted = False
             self.open -= 1
-        self._idle.pop(connection, None)
+        now = self._loop.time()
+        if connection in self._parked:
+            self._leave_parking(connection).closed(now)
+        habit = self._idle.pop(connection, None)
+        if habit is not None and now - connection.idle_since < SILENT_CLOSE_SECONDS:
+            habit.closed(now)
 
     def check(self, now: float) -> None:
         """Drop what has been idle for too long; called by the watch while anything is idle."""
@@ -133,26 +183,28 @@ class Connections:
     def close(self) -> None:
         """Close what is idle; connections in use close when their exchange ends."""
         self._closed = True
-        for connection in [*self._idle, *self._parked]:
+        for connection in (*self._idle, *self._parked):
             connection.abandon()
         self.watch.discard(self)
 
-    def _make_idle(self, connection: UpstreamConnection) -> None:
+    def _make_idle(self, connection: UpstreamConnection, habit: Habit) -> None:
         connection.is_reused = True
         connection.idle_since = self._loop.time()
-        self._idle[connection] = None
+        self._idle[connection] = habit
         self.watch.add(self)
 
     def _unpark(self, connection: UpstreamConnection) -> None:
-        if connection not in self._parked:
-            return
-        self._parked.discard(connection)
         if self._closed or not connection.is_alive():
-            self._after_stream = AfterStream.CLOSES
             connection.abandon()
             return
-        self._after_stream = AfterStream.STAYS
-        self._make_idle(connection)
+        habit = self._leave_parking(connection)
+        habit.kept(self._loop.time())
+        self._make_idle(connection, habit)
+
+    def _leave_parking(self, connection: UpstreamConnection) -> Habit:
+        habit, timer = self._parked.pop(connection)
+        timer.cancel()
+        return habit
 
     def _made(self, sock: socket.socket) -> UpstreamConnection:
         return UpstreamConnection(self, sock, self._loop)

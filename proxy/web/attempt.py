@@ -116,7 +116,7 @@ class Attempt:
 
     async def _exchange_bytes(self) -> Failure | None:
         exchange, connections = self._exchange, self.endpoint.connections
-        upstream = connections.take()
+        upstream = connections.take() or await connections.proven()
         is_fresh = upstream is None
         timeouts = self._route.timeouts(self.endpoint)
         if upstream is None:

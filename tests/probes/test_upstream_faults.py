@@ -23,6 +23,9 @@ from kit.wire import Response, answer, chunk, chunked, get, lines, post, sse_hea
 # Time-outs of the gateway in these probes; an upstream that keeps them in mind is well inside them.
 CONNECT, FIRST_BYTE, IDLE = 1.0, 0.8, 0.6
 
+# Where time is not the point the gateway waits for a machine that is busy with something else, too.
+PATIENT = {"breaker": {"enabled": False}}
+
 # A loaded machine and the gateway's own tick (0.1 s) may add this much to a time-out.
 LATE = 1.5
 
@@ -53,6 +56,12 @@ STREAM_BODY = b'{"model":"m","stream":true}'
 def hasty(gateways, upstream):
     """The gateway with short time-outs; its port."""
     return gateways.get(settings(gateways.backend_port, routing=HASTY)).port
+
+
+@pytest.fixture
+def patient(gateways, upstream):
+    """The gateway with long time-outs; its port."""
+    return gateways.get(settings(gateways.backend_port, routing=PATIENT)).port
 
 
 def looks_finished(result):
@@ -199,11 +208,11 @@ async def sweep(port, raw, how, *, at_once=40, body=STREAM_BODY):
 
 @pytest.mark.parametrize("how", [b"fin", b"rst"])
 @pytest.mark.parametrize("raw", [JSON, SSE], ids=["json", "sse"])
-async def test_no_cut_looks_finished(hasty, upstream, raw, how):
+async def test_no_cut_looks_finished(patient, upstream, raw, how):
     upstream.on_request = cutter(raw)
     whole = raw[raw.index(b"\r\n\r\n") + 4 :] if raw is JSON else b"".join(EVENTS)
 
-    results = await sweep(hasty, raw, how)
+    results = await sweep(patient, raw, how)
 
     assert [number for number, result in enumerate(results) if looks_finished(result)] == []
     for number, result in enumerate(results):
@@ -216,10 +225,10 @@ async def test_no_cut_looks_finished(hasty, upstream, raw, how):
     assert len(upstream.requests) == len(raw)
 
 
-async def test_what_came_before_a_cut_is_passed_on(hasty, upstream):
+async def test_what_came_before_a_cut_is_passed_on(patient, upstream):
     upstream.on_request = cutter(SSE)
 
-    results = await sweep(hasty, SSE, b"fin")
+    results = await sweep(patient, SSE, b"fin")
 
     at = len(sse_head())
     for number, event in enumerate(EVENTS):
@@ -227,41 +236,41 @@ async def test_what_came_before_a_cut_is_passed_on(hasty, upstream):
         assert results[at].chunks[: number + 1] == EVENTS[: number + 1]
 
 
-async def test_a_reset_stream_without_framing_is_not_finished(hasty, upstream):
+async def test_a_reset_stream_without_framing_is_not_finished(patient, upstream):
     """mlx: HTTP/1.0, no length. A FIN is all there is to see of its end, but an RST is not one."""
     upstream.on_request = cutter(SSE_BY_CLOSE)
 
-    results = await sweep(hasty, SSE_BY_CLOSE, b"rst")
+    results = await sweep(patient, SSE_BY_CLOSE, b"rst")
 
     assert [number for number, result in enumerate(results) if looks_finished(result)] == []
 
 
-async def test_a_cut_answer_leaves_nothing_open(hasty, upstream, gateways):
-    gateway = gateways.get(settings(gateways.backend_port, routing=HASTY))
-    await ask(hasty, post())
+async def test_a_cut_answer_leaves_nothing_open(patient, upstream, gateways):
+    gateway = gateways.get(settings(gateways.backend_port, routing=PATIENT))
+    await ask(patient, post())
     before = gateway.open_files
 
     upstream.on_request = cutter(SSE)
-    await sweep(hasty, SSE, b"rst")
+    await sweep(patient, SSE, b"rst")
 
     await eventually(lambda: upstream.open_connections <= 1, "upstream connections closed")
     await eventually(lambda: gateway.open_files <= before + 2, "files closed")
 
 
-async def test_a_cut_body_that_said_done_is_still_cut(hasty, upstream):
+async def test_a_cut_body_that_said_done_is_still_cut(patient, upstream):
     """llama-cpp-python ends an interrupted stream so: [DONE], no last chunk, FIN."""
     upstream.on_request = replies(sse_head() + chunk(EVENTS[0]) + chunk(b"data: [DONE]\n\n"), "fin")
 
-    result = await ask(hasty, post(body=STREAM_BODY))
+    result = await ask(patient, post(body=STREAM_BODY))
 
     assert result.chunks == [EVENTS[0], b"data: [DONE]\n\n"]
     assert result.end in ("fin", "rst")
 
 
-async def test_nothing_is_invented_at_the_end_of_a_cut_stream(hasty, upstream):
+async def test_nothing_is_invented_at_the_end_of_a_cut_stream(patient, upstream):
     upstream.on_request = replies(sse_head() + chunk(EVENTS[0]), "rst")
 
-    result = await ask(hasty, post(body=STREAM_BODY))
+    result = await ask(patient, post(body=STREAM_BODY))
 
     assert b"".join(result.chunks) in (b"", EVENTS[0])
     assert not result.is_complete
@@ -325,10 +334,10 @@ async def test_one_stream_that_dies_takes_no_other_with_it(hasty, upstream):
     assert [looks_finished(result) for result in results] == [bool(number % 3) for number in range(30)]
 
 
-async def test_the_connection_behind_a_cut_answer_serves_nothing_more(hasty, upstream):
+async def test_the_connection_behind_a_cut_answer_serves_nothing_more(patient, upstream):
     upstream.on_request = replies(sse_head() + chunk(EVENTS[0]), "fin")
 
-    async with await RawClient.connect(hasty) as client:
+    async with await RawClient.connect(patient) as client:
         await client.send(post(body=STREAM_BODY) + get(b"/v1/behind"))
         response = await client.read_response(b"POST")
         assert response.end in ("fin", "rst")
@@ -338,11 +347,11 @@ async def test_the_connection_behind_a_cut_answer_serves_nothing_more(hasty, ups
 
 @pytest.mark.parametrize("status", [400, 429, 500, 502, 503, 504])
 @pytest.mark.parametrize("kind", [b"application/json", b"text/plain", b"text/html"])
-async def test_an_error_of_the_upstream_is_its_own(hasty, upstream, status, kind):
+async def test_an_error_of_the_upstream_is_its_own(patient, upstream, status, kind):
     body = b"<html>Bad</html>" if kind == b"text/html" else b'{"error":"a string"}'
     upstream.on_request = replies(answer(body, status=b"%d Oh" % status, kind=kind))
 
-    result = await ask(hasty, post())
+    result = await ask(patient, post())
 
     assert (result.status, result.reason, result.body) == (status, b"Oh", body)
     assert result.get(b"content-type") == kind
@@ -409,7 +418,7 @@ def chaotic(dice, delivered):
 @pytest.mark.parametrize("retry", [False, True])
 async def test_a_post_is_never_delivered_twice(gateways, backend_port, retry):
     second_port = free_port()
-    routing = merged(HASTY, {"retry": {"enabled": retry, "initial_wait": "10ms", "max_retries": 3}})
+    routing = merged(PATIENT, {"retry": {"enabled": retry, "initial_wait": "10ms", "max_retries": 3}})
     gateway = gateways.get(settings(backend_port, second_port, routing=routing))
     delivered: Counter[bytes] = Counter()
     async with contextlib.AsyncExitStack() as stack:
@@ -436,7 +445,7 @@ async def test_a_post_is_never_delivered_twice(gateways, backend_port, retry):
 
 
 async def test_a_refusing_backend_costs_nobody_a_request(gateways, backend_port, upstream):
-    gateway = gateways.get(settings(free_port(), backend_port, routing=HASTY))
+    gateway = gateways.get(settings(free_port(), backend_port, routing=PATIENT))
 
     responses = await asyncio.gather(*(ask(gateway.port, post()) for _ in range(60)))
 
@@ -448,7 +457,7 @@ async def test_a_refusing_backend_costs_nobody_a_request(gateways, backend_port,
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.0002, 0.001, 0.005])
-async def test_a_server_that_silently_closes_after_each_stream_costs_nothing(hasty, upstream, delay):
+async def test_a_server_that_silently_closes_after_each_stream_costs_nothing(patient, upstream, delay):
     """llama-server: promises keep-alive in its head, then closes after every stream."""
     head = sse_head(b"Keep-Alive: timeout=5, max=100")
 
@@ -460,14 +469,14 @@ async def test_a_server_that_silently_closes_after_each_stream_costs_nothing(has
 
     upstream.on_request = script
 
-    async with await RawClient.connect(hasty) as client:
+    async with await RawClient.connect(patient) as client:
         responses = [await client.ask(post(body=STREAM_BODY)) for _ in range(150)]
 
     assert {(response.status, response.is_complete) for response in responses} == {(200, True)}
     assert len(upstream.requests) == 150
 
 
-async def test_a_server_that_silently_closes_after_each_answer_costs_nothing(hasty, upstream):
+async def test_a_server_that_silently_closes_after_each_answer_costs_nothing(patient, upstream):
     """The close is there before the next request: whoever looks at the connection sees it."""
 
     async def script(connection, request):
@@ -476,14 +485,41 @@ async def test_a_server_that_silently_closes_after_each_answer_costs_nothing(has
 
     upstream.on_request = script
 
-    async with await RawClient.connect(hasty) as client:
+    async with await RawClient.connect(patient) as client:
         statuses = [(await client.ask(post(body=b"%d" % number))).status for number in range(150)]
 
     assert set(statuses) == {200}
     assert len(upstream.requests) == 150
 
 
-async def test_idle_connections_are_dropped_before_the_server_does(hasty, upstream):
+@pytest.mark.parametrize("delay", [0.0, 0.0002, 0.001])
+async def test_clients_at_once_do_not_meet_a_server_that_closes_after_each_answer(
+    new_gateway, upstream, delay, backend_port
+):
+    """Some close a moment after a plain answer too, without having said so."""
+
+    async def script(connection, request):
+        connection.write(answer(request.body))
+        if delay:
+            await asyncio.sleep(delay)
+        connection.close()
+
+    upstream.on_request = script
+    gateway = new_gateway(settings(backend_port, routing=PATIENT))
+
+    async def one_after_the_other():
+        async with await RawClient.connect(gateway.port) as client:
+            return [(await client.ask(post(body=b"%d" % number))).status for number in range(40)]
+
+    statuses = await asyncio.gather(*(one_after_the_other() for _ in range(20)))
+
+    # A server that is held up between its answer and its end (this machine is busy) may still be met.
+    failed = [status for client in statuses for status in client if status != 200]
+    assert len(failed) <= 8
+    assert len(upstream.requests) == 800 - len(failed)
+
+
+async def test_idle_connections_are_dropped_before_the_server_does(patient, upstream):
     """uvicorn closes idle connections after 5 s, seen from 4.5: requests around that must not fail."""
     loop = asyncio.get_running_loop()
     dice = random.Random(5)
@@ -498,7 +534,7 @@ async def test_idle_connections_are_dropped_before_the_server_does(hasty, upstre
     upstream.on_request = uvicorn
 
     async def pair():
-        async with await RawClient.connect(hasty) as client:
+        async with await RawClient.connect(patient) as client:
             first = await client.ask(post())
             await asyncio.sleep(dice.uniform(4.4, 5.1))
             return first.status, (await client.ask(post())).status
@@ -508,10 +544,10 @@ async def test_idle_connections_are_dropped_before_the_server_does(hasty, upstre
     assert len(upstream.requests) == 500
 
 
-async def test_an_upstream_of_http_10_serves_one_after_the_other(hasty, upstream):
+async def test_an_upstream_of_http_10_serves_one_after_the_other(patient, upstream):
     upstream.on_request = replies(SSE_BY_CLOSE, "fin")
 
-    async with await RawClient.connect(hasty) as client:
+    async with await RawClient.connect(patient) as client:
         for _ in range(20):
             response = await client.ask(post(body=STREAM_BODY))
             assert (response.status, response.body) == (200, b"".join(EVENTS))
@@ -521,11 +557,11 @@ async def test_an_upstream_of_http_10_serves_one_after_the_other(hasty, upstream
     assert all(connection.served == 1 for connection in upstream.connections)
 
 
-async def test_a_connection_that_says_close_is_not_used_again(hasty, upstream):
+async def test_a_connection_that_says_close_is_not_used_again(patient, upstream):
     upstream.on_request = replies(answer(b"x", b"Connection: close"))
 
     for _ in range(5):
-        assert (await ask(hasty, post())).status == 200
+        assert (await ask(patient, post())).status == 200
 
     assert len(upstream.connections) == 5
 

@@ -8,7 +8,7 @@ from kit.eventually import eventually
 from kit.upstream import ScriptedUpstream
 
 from proxy.upstream.connection import Failure, Timeouts, UpstreamConnection
-from proxy.upstream.connections import Connections
+from proxy.upstream.connections import CAREFUL_SECONDS, Connections, Habit
 from proxy.upstream.watch import Watch
 from proxy.wire.http1 import AnswerHead
 
@@ -58,7 +58,8 @@ class Home:
     async def ask(
         self, timeouts: Timeouts | None = None, body: bytes = b"ok"
     ) -> tuple[Answer, Failure | None]:
-        connection = self.connections.take() or await self.connections.connect(2.0)
+        connections = self.connections
+        connection = connections.take() or await connections.proven() or await connections.connect(2.0)
         answer = Answer(connection)
         head = HEAD.replace(b"Length: 2", b"Length: %d" % len(body))
         connection.begin(head, body, answer, method=b"POST", timeouts=timeouts or Timeouts())
@@ -240,6 +241,58 @@ async def test_a_server_that_keeps_its_connections_after_streams_gets_them_reuse
         assert len(upstream.connections) == 1
 
 
+async def test_a_server_that_began_to_close_gets_a_new_connection_each_time(homes):
+    async with ScriptedUpstream(writes(OK)) as upstream:
+        home = homes(upstream.port)
+        await home.ask()
+        await home.ask()
+        assert len(upstream.connections) == 1
+
+        upstream.on_request = writes(OK, then="fin")
+        for _ in range(30):
+            await home.ask()  # the first ones may meet the end
+            await eventually(lambda: home.connections.open == 0, "the server's end was seen")
+        seen = len(upstream.requests)
+        outcomes = [await home.ask() for _ in range(30)]
+
+        assert {failure for _, failure in outcomes} == {None}
+        assert len(upstream.requests) == seen + 30
+
+
+def test_a_habit_is_trusted_once_a_connection_stayed():
+    habit = Habit(3)
+    assert not habit.is_trusted
+
+    habit.kept(1.0)
+
+    assert habit.is_trusted
+
+
+def test_one_silent_close_makes_careful_for_a_while():
+    habit = Habit(3)
+    habit.kept(1.0)
+
+    habit.closed(2.0)
+    habit.kept(3.0)
+
+    assert not habit.is_trusted
+    assert not habit.always_closes(3.0)
+    habit.kept(2.0 + CAREFUL_SECONDS)
+    assert habit.is_trusted
+
+
+def test_a_server_that_always_closes_is_known_until_it_may_have_changed():
+    habit = Habit(3)
+    for at in range(3):
+        assert not habit.always_closes(at)
+        habit.closed(at)
+
+    assert habit.always_closes(2.0)
+    assert not habit.always_closes(2.0 + CAREFUL_SECONDS)
+    habit.kept(2.0 + CAREFUL_SECONDS)
+    assert habit.is_trusted
+
+
 async def test_idle_connections_are_dropped_before_the_server_would(homes):
     async with ScriptedUpstream(writes(OK)) as upstream:
         loop = asyncio.get_running_loop()
@@ -261,7 +314,7 @@ async def test_what_comes_before_the_request_is_out_is_no_answer_to_it(homes, ev
     async with ScriptedUpstream(writes(OK)) as upstream:
         home = homes(upstream.port)
         await home.ask()
-        connection = home.connections.take()
+        connection = await home.connections.proven()
         assert connection is not None
         answer = Answer(connection)
 
