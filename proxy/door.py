@@ -23,7 +23,7 @@ from proxy.web.trace import new_request_id
 
 log = logging.getLogger(__name__)
 
-# A client that opens a TLS connection and says nothing is let go after this.
+# A client that opens a TLS connection and says nothing is let go after this, or sooner if `read_timeout` is.
 TLS_HANDSHAKE_SECONDS = 10.0
 
 # As many connections are taken before others are served again. asyncio goes on accepting for so many
@@ -57,6 +57,7 @@ class Door:
         await self._runner.setup()
         assert self._runner.server is not None
         self.handler = Dispatcher(self._runner.app, cast(Handler, self._runner.server.request_handler))
+        handshake = min(TLS_HANDSHAKE_SECONDS, self.limits.read_timeout)
         for sock in sockets:
             self.urls.append(url_of(sock, tls=tls is not None))
             server = await self.loop.create_server(
@@ -64,7 +65,7 @@ class Door:
                 sock=sock,
                 backlog=ACCEPT_AT_ONCE,
                 ssl=tls,
-                ssl_handshake_timeout=TLS_HANDSHAKE_SECONDS if tls is not None else None,
+                ssl_handshake_timeout=handshake if tls is not None else None,
             )
             sock.listen(BACKLOG)
             self._sockets.append(sock)

@@ -73,7 +73,11 @@ class Server(Section, frozen=True, kw_only=True):
         64 * 1024
     )
     read_timeout: Annotated[
-        Duration, says("Longest silence inside a request's head or body; then 408 and the end.")
+        Duration,
+        says(
+            "Longest silence inside a request's head or body; then 408 and the end. "
+            "A TLS handshake may take as long, and 10 s at most (that from the next start on)."
+        ),
     ] = 10.0
     idle_timeout: Annotated[Duration, says("How long an idle client connection is kept.")] = 75.0
     shutdown_timeout: Annotated[DurationOrZero, says("How long streams may go on after SIGTERM.")] = 30.0

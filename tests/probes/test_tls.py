@@ -125,10 +125,14 @@ async def test_a_cut_answer_is_not_finished_for_a_tls_client(secure, upstream, t
     assert not response.is_complete
 
 
-async def test_a_tls_client_that_says_nothing_is_let_go(secure):
-    async with await RawClient.connect(secure) as client:  # not even a handshake
-        await client.send(b"\x16\x03\x01")
+@pytest.mark.parametrize("said", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"])
+async def test_a_tls_client_that_does_not_go_on_is_let_go_at_the_read_time_out(secure, said):
+    """Before, in and after the head of the handshake's first record."""
+    async with await RawClient.connect(secure) as client:
+        begun = monotonic()
+        client.write(said)
         assert await client.wait_end(15)
+        assert 0.5 < monotonic() - begun < 8  # `read_timeout` is 600 ms; without it this takes 10 s
 
 
 async def test_plain_http_to_a_tls_port_is_refused(secure, upstream):
