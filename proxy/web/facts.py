@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from proxy.access.masking import masked
 from proxy.metrics import path_label
 from proxy.wire.http1 import RequestHead
 
@@ -16,7 +17,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`path` is the whole one; `shown_path` is short text that no terminal obeys."""
+    """`path` is whole but for keys in it; `shown_path` is the same as short text that no terminal obeys."""
 
     method: str
     path: str
@@ -29,11 +30,13 @@ class Facts:
     def of(cls, head: RequestHead) -> "Facts":
         facts: Facts | None = head.memo.get(cls)
         if facts is None:
+            label = path_label(head.path)
+            path = head.path if label.encode() == head.path else _without_keys(head)
             facts = head.memo[cls] = cls(
                 method=head.method.decode("ascii"),
-                path=head.path.decode("utf-8", "surrogateescape"),
-                shown_path=client_text(head.path),
-                label=path_label(head.path),
+                path=path.decode("utf-8", "surrogateescape"),
+                shown_path=client_text(path),
+                label=label,
                 given_id=_given_id(head),
                 forwarded_for=_joined(head, b"x-forwarded-for"),
             )
@@ -49,6 +52,10 @@ def printable(text: str) -> str:
     if text.isprintable() and '"' not in text:
         return text
     return "".join(c if c.isprintable() and c != '"' else f"\\u{ord(c):04x}" for c in text)
+
+
+def _without_keys(head: RequestHead) -> bytes:
+    return masked(head.path, ((line.lower, line.value) for line in head.lines))
 
 
 def _given_id(head: RequestHead) -> str | None:

@@ -109,6 +109,13 @@ async def use_every_way(port, upstream, key):
     bearer = b"Authorization: Bearer " + key.encode()
     for request in (
         get(b"/v1/x?api_key=" + key.encode(), bearer),
+        get(b"/v1/x?" + key.encode()),
+        get(b"/v1/" + key.encode() + b"/x", bearer),
+        get(b"/v1/" + key.encode() + b"/x"),
+        get(b"/v1/x/api_key=" + key.encode().replace(b"-", b"%2D"), bearer),
+        get(b"http://127.0.0.1/v1/" + key.encode(), bearer),
+        get(b"/" + key.encode()),
+        lines("POST /v1/" + key + " HTTP/1.1", "Host: h", "Content-Length: x"),
         get(b"/v1/models", bearer),
         get(b"/nowhere", bearer),
         lines("GET /v1/x HTTP/2.0", "Host: h", bearer),
@@ -137,6 +144,7 @@ async def test_no_secret_comes_out_anywhere(guarded, upstream, receiver, tmp_pat
         "webhook bodies": b"".join(body.split(b"\r\n\r\n", 1)[1] for body in receiver.bodies),
         **{path.name: path.read_bytes() for path in files},
     }
+    assert places["stdout"].count(b"/***") >= 4  # lines of requests that had the key in their path
     for place, content in places.items():
         for secret in SECRETS:
             assert secret.encode() not in content, f"{secret} in {place}"
