@@ -1,6 +1,8 @@
 """The one place that reads time; everything below the I/O floors gets it handed in.
 
-`monotonic` measures spans and never jumps, `wall` dates records and expiries.
+`monotonic` measures spans and never jumps, `wall` dates records and expiries. A wall
+clock may be set by an hour or by a year; what must not take its records for old then
+asks an `anchored` one.
 """
 
 from collections.abc import Callable
@@ -10,4 +12,11 @@ Clock = Callable[[], float]
 
 wall: Clock = time
 
-__all__ = ["Clock", "monotonic", "wall"]
+
+def anchored(wall: Clock = wall, monotonic: Clock = monotonic) -> Clock:
+    """The time of day as of now, going on undisturbed by whoever sets the clock."""
+    start = wall() - monotonic()
+    return lambda: start + monotonic()
+
+
+__all__ = ["Clock", "anchored", "monotonic", "wall"]

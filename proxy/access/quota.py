@@ -2,6 +2,10 @@
 
 What is stored is the use and when it was last set to 0. Nothing has to run at
 midnight: a use that was counted before the current period began is no use now.
+
+A clock may be set. Where it goes back by less than a period, nothing is given
+twice. A use that was counted further ahead, while the clock was wrong, is no use
+either, or a spent quota would stay spent until that day.
 """
 
 from dataclasses import dataclass, replace
@@ -31,7 +35,10 @@ class Quota:
     def is_due(self, now: float) -> bool:
         """Whether a period has begun since the use was last set to 0."""
         start = period_start(self.period, now)
-        return start is not None and (self.last_reset_at is None or self.last_reset_at < start)
+        if start is None or self.last_reset_at is None:
+            return start is not None
+        end = next_period_start(self.period, now)
+        return self.last_reset_at < start or (end is not None and self.last_reset_at > end)
 
     def debited(self, amount: int, now: float) -> "Quota":
         """The quota after `amount` more, in the period that `now` lies in."""
@@ -50,3 +57,13 @@ def period_start(period: Period, now: float) -> float | None:
     elif period == "monthly":
         day = day.replace(day=1)
     return day.timestamp()
+
+
+def next_period_start(period: Period, now: float) -> float | None:
+    """Where the period after that of `now` begins; None: never."""
+    start = period_start(period, now)
+    return None if start is None else period_start(period, start + _LONGEST[period])
+
+
+# Seconds. From the beginning of the shortest month, too, this leads into the next one and no further.
+_LONGEST: dict[Period, float] = {"daily": 86_400, "weekly": 7 * 86_400, "monthly": 31 * 86_400}

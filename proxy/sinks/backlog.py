@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from proxy.clock import Clock
+from proxy.clock import Clock, anchored
 from proxy.sinks.batch import Batch
 from proxy.sinks.slots import Slot, abandoned, claim
 from proxy.sinks.spool import Spool, is_corrupt, move_aside
@@ -85,8 +85,7 @@ class Backlog:
         self._monotonic = monotonic
         self._retry_at = self._adopt_at = monotonic()
         self._requeue_at = self._retry_at + REQUEUE_SECONDS
-        # A clock that is set by an hour, or by a year, must not make records look old.
-        self._started = wall() - monotonic()
+        self.now = anchored(wall, monotonic)
 
     @property
     def is_durable(self) -> bool:
@@ -101,9 +100,6 @@ class Backlog:
         ):
             return True
         return self._held_records >= FULL * MAX_HELD
-
-    def now(self) -> float:
-        return self._started + self._monotonic()
 
     def open(self) -> None:
         """Open the spool, and take over what ended processes left in theirs."""

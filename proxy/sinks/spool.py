@@ -47,6 +47,10 @@ VACUUM_PAGES = 1024
 # Another process holds the file only while it takes over what an ended one left behind.
 BUSY_SECONDS = 1.0
 
+# Seconds after opening in which nothing is dropped for its age: what waited while no process ran, or looks
+# old because a clock was set meanwhile, is offered before it goes. A receiver takes 1 GiB in less.
+OFFERED_SECONDS = 3600.0
+
 # (time, lines, sinks that have them already)
 Entry = tuple[float, Sequence[bytes], Collection[str]]
 
@@ -62,6 +66,7 @@ class Spool:
         self.max_bytes = max_bytes
         self._max_age = max_age
         self._clock = clock
+        self._ages_from = clock() + min(max_age, OFFERED_SECONDS)
         self._db = _open(path)
         try:
             found = path.stat()
@@ -164,7 +169,8 @@ class Spool:
 
     def tidy(self) -> None:
         """Save the cursors, delete what all sinks have had or what is too old, give back space."""
-        expired = self._clock() - self._max_age
+        now = self._clock()
+        expired = now - self._max_age if now >= self._ages_from else float("-inf")
         if (
             self._cursors != self._saved
             or self._is_older("batches", expired)

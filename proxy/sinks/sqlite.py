@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from proxy.clock import Clock, wall
+from proxy.clock import Clock, anchored
 from proxy.sinks.rows import TABLE, readable_rows
 from proxy.sinks.sink import Delivery
 
@@ -45,12 +45,12 @@ class SqliteTable:
     """
 
     def __init__(
-        self, name: str, *, path: str | Path, retention_days: float = 0, clock: Clock = wall
+        self, name: str, *, path: str | Path, retention_days: float = 0, clock: Clock | None = None
     ) -> None:
         self.name = name
         self._path = Path(path)
         self._retention_days = retention_days
-        self._clock = clock
+        self._clock = clock or anchored()
         self._cleaned = 0.0
         self._db: sqlite3.Connection | None = None
 

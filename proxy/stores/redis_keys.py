@@ -10,7 +10,7 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from proxy.access import Credential, Quota, period_start
+from proxy.access import Credential, Quota, next_period_start, period_start
 from proxy.stores.key_store import LookupFailed, StoreUnavailable
 from proxy.stores.record import BadRecord, credential_of, moment
 from proxy.stores.redis_scripts import ADD_TO_HASH, REPLACE_TEXT
@@ -79,8 +79,8 @@ class RedisKeys:
         self, credential: Credential, quota: Quota, amount: int, now: float, *, marker: str
     ) -> Quota | None:
         """In one step for a hash; a text says that it is one."""
-        start = period_start(quota.period, now)
-        bounds = ("", "") if start is None else (str(int(start)), rfc3339(start))
+        starts = period_start(quota.period, now), next_period_start(quota.period, now)
+        bounds = [text for at in starts for text in (("", "") if at is None else (str(int(at)), rfc3339(at)))]
         kind, *rest = await self._add_to_hash(keys=[credential.handle, marker], args=[amount, *bounds])
         if kind == b"gone":
             return None

@@ -7,8 +7,9 @@ answer was lost, is not counted twice.
 # How long a debit may be tried again. Tries are at most ten seconds apart.
 MARKER_SECONDS = 600
 
-# KEYS: record, marker. ARGV: amount, period's start in Unix seconds (empty: never), the same as text.
-# Times that are text are compared by day, which is exact for those in UTC.
+# KEYS: record, marker. ARGV: amount, period's start in Unix seconds (empty: never), the same as text, and
+# the next period's start, likewise (see access/quota.py for why a time behind that is none). Times that are
+# text are compared by day, which is exact for those in UTC.
 ADD_TO_HASH = f"""
 local kind = redis.call('TYPE', KEYS[1])['ok']
 if kind == 'none' then return {{'gone'}} end
@@ -20,9 +21,10 @@ if redis.call('SET', KEYS[2], '1', 'NX', 'EX', {MARKER_SECONDS}) then
     if not since or since == '' then
       is_due = true
     elseif tonumber(since) then
-      is_due = tonumber(since) < tonumber(ARGV[2])
+      is_due = tonumber(since) < tonumber(ARGV[2]) or tonumber(since) > tonumber(ARGV[4])
     else
-      is_due = string.sub(since, 1, 10) < string.sub(ARGV[3], 1, 10)
+      local day = string.sub(since, 1, 10)
+      is_due = day < string.sub(ARGV[3], 1, 10) or day > string.sub(ARGV[5], 1, 10)
     end
   end
   if is_due then

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.access import Quota, period_start
+from proxy.access import Quota, next_period_start, period_start
 
 
 def at(text):
@@ -57,6 +57,36 @@ def test_a_debit_begins_the_new_period():
 
     assert (debited.used, debited.last_reset_at) == (7, at("2026-03-01T00:00:00"))
     assert debited.debited(7, at("2026-03-16T12:00:00")).used == 14
+
+
+BACK = [
+    ("daily", "2026-03-02T00:00:00", "2026-03-01T23:59:59", 90),  # a second back over midnight
+    ("daily", "2026-03-02T00:00:00", "2026-03-01T00:00:00", 90),
+    ("daily", "2026-03-03T00:00:00", "2026-03-01T23:59:59", 0),
+    ("daily", "2027-03-01T00:00:00", "2026-03-01T12:00:00", 0),
+    ("weekly", "2026-03-09T00:00:00", "2026-03-03T12:00:00", 90),
+    ("weekly", "2026-03-16T00:00:00", "2026-03-03T12:00:00", 0),
+    ("monthly", "2026-03-01T00:00:00", "2026-02-27T12:00:00", 90),
+    ("monthly", "2026-04-01T00:00:00", "2026-02-27T12:00:00", 0),
+    ("never", "2027-03-01T00:00:00", "2026-03-01T12:00:00", 90),
+]
+
+
+@pytest.mark.parametrize(("period", "reset", "now", "used"), BACK)
+def test_a_clock_that_went_back_gives_nothing_twice_and_locks_nobody_out(period, reset, now, used):
+    quota = Quota(100, used=90, period=period, last_reset_at=at(reset))
+
+    assert quota.used_at(at(now)) == used
+    assert quota.debited(7, at(now)).used == used + 7
+
+
+@given(st.sampled_from(["daily", "weekly", "monthly"]), st.floats(0, 4e9))
+def test_the_next_period_follows_the_one_of_now(period, now):
+    start, end = period_start(period, now), next_period_start(period, now)
+
+    assert now < end
+    assert period_start(period, end - 1) == start
+    assert period_start(period, end) == end
 
 
 def test_without_a_period_everything_is_counted_for_ever():

@@ -151,6 +151,23 @@ def test_what_nobody_took_for_too_long_is_dropped_and_counted(path):
         assert taken(spool, "a") == [b"2"]
 
 
+def test_what_grew_old_while_nobody_ran_is_offered_before_it_goes(path):
+    clock = Clock()
+    clock.now = 1000.0
+    with closing(opened(path, max_age=50.0, clock=clock)) as spool:
+        spool.append([(1000.0, [b"1"], ())])
+    clock.now = 90_000.0
+
+    with closing(opened(path, max_age=50.0, clock=clock)) as spool:
+        spool.tidy()
+        offered = taken(spool, "a")
+        clock.now += 51.0
+        spool.tidy()
+
+        assert offered == [b"1"]
+        assert spool.dropped == {"a": 0, "b": 1}
+
+
 def test_what_was_refused_is_offered_again_to_that_sink_alone(path):
     with closing(opened(path)) as spool:
         spool.append([(1.0, [b"1", b"2"], ())])
