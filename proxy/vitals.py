@@ -1,5 +1,6 @@
 """How the process itself is doing, for the metrics; read at each scrape."""
 
+import asyncio
 import os
 import resource
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ def export_vitals(metrics: Metrics, doors: Sequence[Door], pulse: Pulse, long_ru
         lambda: long_running.number,
     )
     gauge("llmproxy_event_loop_lag_seconds", "The largest delay of late", lambda: pulse.lag, "max")
+    gauge("llmproxy_event_loop_tasks", "Tasks under way", lambda: len(asyncio.all_tasks()))
     counter("llmproxy_log_lines_dropped", "Log lines that nobody took", lines_dropped)
     gauge("llmproxy_workers", "Processes that serve", lambda: 1)
     gauge("process_resident_memory_bytes", "Resident memory", _resident)

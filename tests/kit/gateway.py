@@ -231,6 +231,14 @@ class Gateway:
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
     @property
+    def own_bytes(self) -> int:
+        """Memory that is this process's alone, in RAM or swapped out; libraries' pages come and go."""
+        status = dict(
+            line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        )
+        return sum(int(status[name].split()[0]) for name in ("RssAnon", "VmSwap")) * 1024
+
+    @property
     def resident_bytes(self) -> int:
         return self._status("VmRSS")
 
