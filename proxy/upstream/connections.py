@@ -41,25 +41,23 @@ PROOF_SECONDS, PROOF_LOOKS = 0.01, 10
 # A server that closed silently is expected to do so again for this long. Meanwhile it costs connections.
 CAREFUL_SECONDS = 10.0
 
-# After so many silent closes in a row there is no point in waiting for the next. llama-server's after streams
-# is certain soon; a server that ends some connections behind plain answers is less easily told from one that
-# ends all.
-ALWAYS_AFTER_STREAMS, ALWAYS_AFTER_OTHERS = 3, 20
+# After so many silent closes in a row behind streams there is no point in waiting for the next. Behind other
+# answers there is: it is rarer, and looks the same as a server that was stopped several times.
+ALWAYS = 3
 
 
 class Habit:
     """Whether a server keeps its connections after one kind of answer, as far as it was seen."""
 
-    __slots__ = ("_always", "_careful_until", "_closed_in_a_row", "is_trusted")
+    __slots__ = ("_careful_until", "_closed_in_a_row", "is_trusted")
 
-    def __init__(self, always: int) -> None:
-        self._always = always
+    def __init__(self) -> None:
         self._careful_until = 0.0
         self._closed_in_a_row = 0
         self.is_trusted = False
 
     def always_closes(self, now: float) -> bool:
-        return self._closed_in_a_row >= self._always and now < self._careful_until
+        return self._closed_in_a_row >= ALWAYS and now < self._careful_until
 
     def kept(self, now: float) -> None:
         """One stayed open, which says little of a server that was just seen to close another."""
@@ -93,7 +91,7 @@ class Connections:
         self._keep_idle = keep_idle
         self._idle: dict[UpstreamConnection, Habit] = {}  # oldest first
         self._parked: dict[UpstreamConnection, tuple[Habit, asyncio.TimerHandle]] = {}
-        self._after_stream, self._after_others = Habit(ALWAYS_AFTER_STREAMS), Habit(ALWAYS_AFTER_OTHERS)
+        self._after_stream, self._after_others = Habit(), Habit()
         self._closed = False
         self.answer_heads = HeadMemory(partial(parse_answer_head, method=b"POST"), MAX_REMEMBERED_HEADS)
         self.watch = watch
@@ -154,7 +152,7 @@ class Connections:
             connection.abandon()
         elif habit.is_trusted:
             self._make_idle(connection, habit)
-        elif habit.always_closes(self._loop.time()):
+        elif was_stream and habit.always_closes(self._loop.time()):
             connection.abandon()
         else:
             timer = self._loop.call_later(SILENT_CLOSE_SECONDS, self._unpark, connection)

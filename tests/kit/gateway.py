@@ -14,7 +14,7 @@ from time import monotonic, sleep
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-START_PATIENCE = 30.0
+START_PATIENCE = 90.0  # on a machine that is busy with much else
 
 # Lines of the gateway's own output that no test may cause: a crash, or something forgotten.
 ALARMS = (

@@ -260,7 +260,7 @@ async def test_a_server_that_began_to_close_gets_a_new_connection_each_time(home
 
 
 def test_a_habit_is_trusted_once_a_connection_stayed():
-    habit = Habit(3)
+    habit = Habit()
     assert not habit.is_trusted
 
     habit.kept(1.0)
@@ -269,7 +269,7 @@ def test_a_habit_is_trusted_once_a_connection_stayed():
 
 
 def test_one_silent_close_makes_careful_for_a_while():
-    habit = Habit(3)
+    habit = Habit()
     habit.kept(1.0)
 
     habit.closed(2.0)
@@ -282,7 +282,7 @@ def test_one_silent_close_makes_careful_for_a_while():
 
 
 def test_a_server_that_always_closes_is_known_until_it_may_have_changed():
-    habit = Habit(3)
+    habit = Habit()
     for at in range(3):
         assert not habit.always_closes(at)
         habit.closed(at)

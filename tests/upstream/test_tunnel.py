@@ -112,7 +112,7 @@ async def test_a_connection_through_a_proxy_carries_one_exchange_after_another(
         first = await connections.connect(20.0)
         connections.give_back(first, was_stream=False)
 
-        assert connections.take() is first
+        assert await connections.proven() is first
         first.abandon()
 
     assert len(proxy.asked) >= 1
