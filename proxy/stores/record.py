@@ -77,7 +77,8 @@ def _read(record: Record, field: str, reader: Callable[[Any], Value], default: V
 def _text(value: Any) -> str:
     if isinstance(value, dict | list | tuple):
         raise TypeError
-    return str(value)
+    # Half a character, which Python and some databases can hold, is one that no JSON and no store takes.
+    return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def _status(value: Any) -> Status:

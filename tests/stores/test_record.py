@@ -103,6 +103,10 @@ def test_addresses_may_be_those_of_a_database():
     assert read(denied_ips="10.0.0.0/8,192.0.2.1").denied_ips == expected
 
 
+def test_half_a_character_is_replaced():
+    assert read(user_id="a\ud800b").user_id == "a?b"
+
+
 def test_numbers_may_be_text():
     found = read(
         total_quota="9007199254740993",
