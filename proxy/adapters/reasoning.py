@@ -110,7 +110,7 @@ class ReasoningSplitter:
         self._before = " "  # the last character of content
         self._step: Callable[[str, int, bool], int] = self._leading
         if family.starts_inside if start_in_reasoning is None else start_in_reasoning:
-            self._step = self._thinking
+            self._step = self._titled if family.title else self._thinking
         if family.append:
             self._step = self._thinking
             self._events.append(Reasoning(family.open[0]))
@@ -160,6 +160,8 @@ class ReasoningSplitter:
         begun = text[at : at + len(title)]
         if begun == title:
             at += len(begun)
+            if self._marks:
+                self._say(title)
         elif title.startswith(begun) and not ended:
             return at
         self._step = self._thinking
@@ -181,6 +183,9 @@ class ReasoningSplitter:
             if opened is not None and self._is_repeated(text[start:at]):
                 start = at = opened.end()
                 self._space = ""
+                if self._family.title:
+                    self._step = self._titled
+                    return at
             else:
                 at += 1
         self._think(text[start:])

@@ -75,6 +75,9 @@ FAMILIES = [
     ("gemma4", "<|channel>thought\na<channel|>b", False, "a", "b"),
     ("gemma4", "<|channel>a<channel|>b", False, "a", "b"),
     ("gemma4", "<|channel>thou", False, "thou", ""),
+    ("gemma4", "thought\na<channel|>b", True, "a", "b"),
+    ("gemma4", "<|channel>thought\na<channel|>b", True, "a", "b"),
+    ("gemma4", "thoughtful<channel|>b", True, "thoughtful", "b"),
     ("granite", "Here's my thought process: a. Here is my response: b", False, " a. ", " b"),
     ("granite", "Here is the answer", False, "", "Here is the answer"),
     ("granite", " Here was", True, " Here was", ""),
@@ -119,6 +122,12 @@ def test_thinking_can_be_kept_with_its_tags() -> None:
 
     assert answer.reasoning == "<think>\n a \n</think>"
     assert answer.content == "\n\nb"
+
+
+def test_a_title_is_kept_where_tags_are_kept() -> None:
+    assert split("gemma4", "<|channel>thought\na<channel|>b", False, marks=True).reasoning == (
+        "<|channel>thought\na<channel|>"
+    )
 
 
 def test_an_end_of_nothing_is_kept_where_tags_are_kept() -> None:
