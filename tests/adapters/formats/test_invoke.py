@@ -67,6 +67,11 @@ def test_unknown_tools_are_forwarded_where_that_is_asked_for() -> None:
         ),
         (
             "step3",
+            '<steptml:invoke name="read"><steptml:parameter name="path">a</steptml:parameter></steptml:invoke>\n'
+            '<｜tool_call_begin｜><steptml:invoke name="now"></steptml:invoke><｜tool_call_end｜><｜tool_calls_end｜>',
+        ),
+        (
+            "step3",
             '<｜tool_calls_begin｜><｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="read">'
             '<steptml:parameter name="path">a</steptml:parameter></steptml:invoke><｜tool_call_end｜>'
             '<｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="now"></steptml:invoke>'

@@ -142,6 +142,8 @@ def test_without_tools_to_compare_any_name_will_do() -> None:
         ("apriel", f"<tool_calls>[{READ}, {NOW}]</tool_calls>"),
         ("nemotron_v2_json", f"<TOOLCALL>[{READ}, {NOW}]</TOOLCALL>"),
         ("gigachat3", f"<|function_call|>{READ}<|function_call|>{NOW}</s>"),
+        ("gigachat3", f"<|message_sep|>\n\nfunction call<|role_sep|>\n{READ}function call<|role_sep|>\n{NOW}</s>"),
+        ("gigachat3", f"function call{READ} function call {NOW}"),
         ("apertus", '<|tools_prefix|>[{"read": {"path": "a"}}, {"now": {}}]<|tools_suffix|>'),
         ("inkling", f"<|content_invoke_tool_json|>{READ}<|end_message|><|message_model|><|content_invoke_tool_json|>{NOW}<|end_message|>".replace("arguments", "args")),
         (
@@ -149,6 +151,7 @@ def test_without_tools_to_compare_any_name_will_do() -> None:
             '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "read", "parameters": {"path": "a"}},\n'
             '{"tool_call_id": "1", "tool_name": "now", "parameters": {}}]<|END_ACTION|>',
         ),
+        ("cohere", f"<|START_ACTION|>[{READ}, {NOW}]<|END_ACTION|>"),
         ("longcat", f"<longcat_tool_call>{READ}</longcat_tool_call>\n<longcat_tool_call>{NOW}</longcat_tool_call>"),
         ("ernie45", f"<tool_call>\n{READ}\n</tool_call>\n<tool_call>\n{NOW}\n</tool_call>"),
         ("reka_edge", f"<tool_call>\n{READ}</tool_call><tool_call>\n{NOW}</tool_call>"),
