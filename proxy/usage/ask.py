@@ -4,6 +4,10 @@ Most clients don't send `stream_options.include_usage`, and most engines count o
 then. The request gets those few bytes more; of the answer, the one extra event (no
 choices, a usage object) is taken out, so that the client sees what it would have seen.
 Usage that an engine writes into other events stays where it is.
+
+What else stands in the extra event alone would have stood in the last one before it (vLLM's
+`system_fingerprint`, llama-server's `timings`) and is put there, so an event that finishes
+a choice waits for the one behind it, which engines send at once.
 """
 
 import re
@@ -12,6 +16,8 @@ from json import JSONDecoder
 from typing import Any
 
 import orjson
+
+from proxy.wire.openai import Json
 
 _MEMBER = b'"stream_options":{"include_usage":true}'
 _KEY = b'"stream_options"'
@@ -34,6 +40,7 @@ _USAGE = b'"usage"'
 _OPTION = re.compile(rb'("include_usage"\s*:\s*)(?:false|null)(?=[\s,}])')
 _LINE_END = rb"(?>\r\n|\n|\r)"
 _EVENT_END = re.compile(_LINE_END + _LINE_END)
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _DATA = re.compile(rb"(?:^|[\r\n])data: ?([^\r\n]*)")
 
 
@@ -102,14 +109,16 @@ def _edited(body: bytes, at: int) -> bytes | None:
 class UsageHider:
     """Bytes of a stream in, the same bytes out, less the event that was only sent because we asked.
 
-    Holds back an unfinished event until it is whole or too large to be that event.
+    Holds back an unfinished event until it is whole or too large to be that event, and
+    the last event of a choice until the next one.
     """
 
-    __slots__ = ("_held", "_inside", "_late_lf", "hidden")
+    __slots__ = ("_finished", "_held", "_inside", "_late_lf", "hidden")
 
     def __init__(self) -> None:
         self.hidden = 0
         self._held = b""
+        self._finished = b""  # the event that finished a choice, if it came last
         self._inside = False  # in an event that is too large to be hidden
         self._late_lf: bytes | None = None  # what is passed on of an LF that belongs to a CR before it
 
@@ -117,9 +126,11 @@ class UsageHider:
         if (
             data[-2:] == b"\n\n"
             and not self._held
+            and not self._finished
             and not self._inside
             and self._late_lf is None
             and data.find(_USAGE) < 0
+            and _FINISHED.search(data) is None
         ):
             return data
         return self._sift(data) if data else b""
@@ -127,24 +138,30 @@ class UsageHider:
     def finish(self) -> bytes:
         """What was held back at the end: an answer's cut end, or the extra event without a blank line."""
         held, self._held = self._held, b""
-        return self._kept(held)
+        return self._kept(held) + self._released()
 
     def _sift(self, data: bytes) -> bytes:
         kept, at = [], 0
         if self._late_lf is not None and data[:1] == b"\n":
-            kept.append(self._late_lf)
+            kept.append(self._with_late_lf(self._late_lf))
             data = data[1:]
         self._late_lf = None
         data, self._held = self._held + data, b""
         for end in _EVENT_END.finditer(data):
-            block, at = data[at : end.end()], end.end()
-            passing = block if self._inside else self._kept(block)
-            kept.append(passing)
+            block, at, hidden = data[at : end.end()], end.end(), self.hidden
+            kept.append(block if self._inside else self._kept(block))
             if at == len(data) and data[-1:] == b"\r":
-                self._late_lf = b"\n" if len(passing) == len(block) else b""
+                self._late_lf = b"\n" if self.hidden == hidden else b""
             self._inside = False
         kept.append(self._begun(data[at:]))
         return b"".join(kept)
+
+    def _with_late_lf(self, late_lf: bytes) -> bytes:
+        """It goes where the CR before it went."""
+        if not self._finished:
+            return late_lf
+        self._finished += late_lf
+        return b""
 
     def _begun(self, rest: bytes) -> bytes:
         """Of an unfinished event, what may pass: all but its line ends, once it is too large."""
@@ -154,19 +171,49 @@ class UsageHider:
         self._inside = True
         passing = rest.rstrip(b"\r\n")
         self._held = rest[len(passing) :]
-        return passing
+        return self._released() + passing
 
     def _kept(self, block: bytes) -> bytes:
-        """The block, or of the extra event the blank lines in front of it, which are not its own."""
-        if len(block) > MAX_EXTRA_BYTES or block.find(_USAGE) < 0 or not _is_extra(block):
-            return block
-        self.hidden += 1
-        return block[: len(block) - len(block.lstrip(b"\r\n"))]
+        """What may pass now that this block is there; of the extra event the blank lines before it."""
+        if len(block) <= MAX_EXTRA_BYTES and block.find(_USAGE) >= 0:
+            extra = _extra_in(block)
+            if extra is not None:
+                self.hidden += 1
+                return self._released(extra) + block[: len(block) - len(block.lstrip(b"\r\n"))]
+        before = self._released()
+        if len(block) > MAX_EXTRA_BYTES or _FINISHED.search(block) is None:
+            return before + block
+        self._finished = block
+        return before
+
+    def _released(self, extra: Json | None = None) -> bytes:
+        """The event that waited, with what would have stood in it if nobody had asked for the extra one."""
+        block, self._finished = self._finished, b""
+        return _completed(block, extra) if block and extra else block
 
 
-def _is_extra(block: bytes) -> bool:
+def _event_in(block: bytes) -> Json | None:
     try:
         event = orjson.loads(b"\n".join(_DATA.findall(block)))
     except orjson.JSONDecodeError:
-        return False
-    return isinstance(event, dict) and event.get("choices") == [] and isinstance(event.get("usage"), dict)
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def _extra_in(block: bytes) -> Json | None:
+    """The block's event, if it is the extra one."""
+    event = _event_in(block)
+    if event is None or event.get("choices") != [] or not isinstance(event.get("usage"), dict):
+        return None
+    return event
+
+
+def _completed(block: bytes, extra: Json) -> bytes:
+    event, lines = _event_in(block), list(_DATA.finditer(block))
+    if event is None or len(lines) != 1 or not lines[0][1].endswith(b"}"):
+        return block
+    missing = {name: value for name, value in extra.items() if name not in event and name != "usage"}
+    if not missing:
+        return block
+    at = lines[0].end(1) - 1
+    return block[:at] + b"," + orjson.dumps(missing)[1:-1] + block[at:]

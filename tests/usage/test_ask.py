@@ -135,8 +135,72 @@ def test_the_extra_event_goes_and_nothing_else():
 
     seen = [hider.feed(piece) for piece in stream]
 
-    assert seen == [FILTERED, COMMENT, DELTA, FINISH, b"", DONE]
+    assert seen == [FILTERED, COMMENT, DELTA, b"", FINISH, DONE]
     assert (hider.finish(), hider.hidden) == (b"", 1)
+
+
+# The ends of streams from vLLM 0.32.0 and from llama-server (llama.cpp of llama-cpp-python 0.3.36).
+VLLM_HEAD = (
+    b'data: {"id":"chatcmpl-9","object":"chat.completion.chunk","created":1,"model":"tiny","choices":['
+)
+VLLM_STOP = (
+    b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop","stop_reason":null,"token_ids":null}]'
+)
+VLLM_PRINT = b',"system_fingerprint":"vllm-0.32.0-f0b5e1b5"}\n\n'
+VLLM_USAGE = b'],"usage":{"prompt_tokens":21,"total_tokens":29,"completion_tokens":8}'
+LLAMA_STOP = (
+    b'data: {"choices":[{"finish_reason":"stop","index":0,"delta":{}}],"created":1,"id":"chatcmpl-d",'
+)
+LLAMA_NONE = b'data: {"choices":[],"created":1,"id":"chatcmpl-d",'
+LLAMA_REST = b'"model":"tiny","system_fingerprint":"b1-0c1e570","object":"chat.completion.chunk"'
+LLAMA_TIME = (
+    b',"timings":{"cache_n":20,"prompt_ms":2.237,"prompt_per_second":447.02726866338844,"predicted_n":8}}\n\n'
+)
+LLAMA_USAGE = b',"usage":{"completion_tokens":8,"prompt_tokens":21,"total_tokens":29}'
+
+
+@pytest.mark.parametrize(
+    ("asked", "unasked"),
+    [
+        (
+            VLLM_HEAD + VLLM_STOP + b"}\n\n" + VLLM_HEAD + VLLM_USAGE + VLLM_PRINT,
+            VLLM_HEAD + VLLM_STOP + VLLM_PRINT,
+        ),
+        (
+            LLAMA_STOP + LLAMA_REST + b"}\n\n" + LLAMA_NONE + LLAMA_REST + LLAMA_USAGE + LLAMA_TIME,
+            LLAMA_STOP + LLAMA_REST + LLAMA_TIME,
+        ),
+    ],
+)
+def test_what_stands_in_the_extra_event_alone_is_put_where_it_would_have_stood(asked, unasked):
+    for cut in range(len(asked) + 1):
+        assert hidden(asked[:cut], asked[cut:], DONE) == unasked + DONE
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        COMMENT,
+        DELTA,
+        b'data: {"choices":[{"finish_reason":"stop"}],\ndata: "id":"c"}\n\n',
+        b'data: {"finish_reason":"x"\n\n',
+    ],
+    ids=["comment", "delta", "lines", "broken"],
+)
+def test_a_last_event_that_cannot_be_completed_keeps_its_bytes(between):
+    extra = event(id="c", choices=[], usage=USAGE, timings={"n": 1})
+
+    assert hidden(FINISH, between, extra, DONE) == FINISH + between + DONE
+
+
+def test_the_last_event_waits_for_the_next_one_only():
+    hider = UsageHider()
+
+    assert hider.feed(FINISH) == b""
+    assert hider.feed(b"data: " + b"x" * MAX_EXTRA_BYTES) == FINISH + b"data: " + b"x" * MAX_EXTRA_BYTES
+    assert hider.feed(b"\n\n" + FINISH) == b"\n\n"
+    assert hider.feed(FINISH) == FINISH
+    assert hider.finish() == FINISH
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
