@@ -6,7 +6,7 @@ from functools import lru_cache
 import orjson
 
 from proxy.web.exchange import Exchange
-from proxy.web.facts import MAX_CLIENT_TEXT, MAX_METHOD, printable
+from proxy.web.facts import MAX_CLIENT_TEXT, MAX_METHOD, client_text, printable, repeats_another
 
 
 def json_line(exchange: Exchange, ended: float) -> bytes:
@@ -55,7 +55,16 @@ def _facts(exchange: Exchange, ended: float) -> dict[str, object]:
         "completion_tokens": usage.completion if usage is not None else None,
         "outcome": exchange.outcome,
         "error": exchange.error,
+        "upstream_id": _upstream_id(exchange),
     }
+
+
+def _upstream_id(exchange: Exchange) -> str | None:
+    """The request id that the client was shown, where the upstream gave one of its own."""
+    given = exchange.answer.get(b"x-request-id") if exchange.answer is not None else None
+    if not given or given == exchange.id.encode() or repeats_another(exchange.head, given):
+        return None
+    return client_text(given)
 
 
 @lru_cache(maxsize=2)  # requests of one second are written together; formatting it takes 1 us

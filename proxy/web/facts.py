@@ -63,9 +63,12 @@ def _given_id(head: RequestHead) -> str | None:
     given = head.get(b"x-request-id")
     if given is None or not _REQUEST_ID.fullmatch(given):
         return None
-    if any(given in line.value for line in head.lines if line.lower != b"x-request-id"):
-        return None
-    return given.decode("ascii")
+    return None if repeats_another(head, given) else given.decode("ascii")
+
+
+def repeats_another(head: RequestHead, given: bytes) -> bool:
+    """Whether a request id is part of another header, which may be the one with the key."""
+    return any(given in line.value for line in head.lines if line.lower != b"x-request-id")
 
 
 def _joined(head: RequestHead, lower: bytes) -> bytes | None:
