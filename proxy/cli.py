@@ -155,6 +155,9 @@ def _positive(text: str) -> float:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from proxy.process import begin_loading
+
+    begin_loading()
     from proxy.workers import serve
 
     if args.demo:

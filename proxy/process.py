@@ -1,6 +1,7 @@
 """What a serving process needs around its loop: which loop, the first words, the very end."""
 
 import asyncio
+import gc
 import logging
 import os
 import threading
@@ -27,6 +28,18 @@ def ready_text(config: Config, sockets: Sockets) -> str:
     key = ' -H "Authorization: Bearer $LLMPROXY_KEY"' if config.auth.enabled else ""
     body = f'{{"model":"{model}","messages":[{{"role":"user","content":"Hello"}}]}}'
     return f"{text}\nTry: curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
+
+
+def begin_loading() -> None:
+    """What is loaded from here on stays: the collector need not look at it time and again."""
+    gc.disable()
+
+
+def end_loading() -> None:
+    """The start is over; of what lives now the collector need not look at anything again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def loop_factory(environ: Mapping[str, str]) -> Callable[[], asyncio.AbstractEventLoop] | None:

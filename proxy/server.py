@@ -8,7 +8,6 @@ SIGTERM does not wait.
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -25,7 +24,7 @@ from proxy.listeners import Sockets, open_sockets
 from proxy.logs import LoopTrouble, follow_logging, set_up_logging
 from proxy.long_running import LongRunning
 from proxy.notify import notify, watchdog_seconds
-from proxy.process import end_early, end_of_threads, loop_factory, ready_text
+from proxy.process import end_early, end_loading, end_of_threads, loop_factory, ready_text
 from proxy.pulse import BEAT_SECONDS, Pulse
 from proxy.runtime import Holder, Runtime, Services
 from proxy.runtime.crew import Crew
@@ -85,6 +84,7 @@ class Gateway:
             await self.start(sockets)
         announce()
         self._tell("READY=1")
+        end_loading()
         await self._stopping.wait()
         await self.stop()
 
@@ -116,8 +116,6 @@ class Gateway:
             self.doors.append(door)
             await door.open(sockets.admin)
         await main.open(sockets.main, self.tls)
-        gc.collect()
-        gc.freeze()  # what is loaded now stays; the collector need not look at it again
 
     def _admin_routes(self) -> list[web.RouteDef]:
         settings = self._config.admin

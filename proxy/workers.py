@@ -8,7 +8,6 @@ open, so that what waits for a worker that died finds its successor.
 """
 
 import contextlib
-import gc
 import logging
 import os
 import selectors
@@ -28,7 +27,7 @@ from proxy.config import Config, ConfigError
 from proxy.listeners import Sockets, open_sockets, sibling
 from proxy.logs import follow_logging, set_up_logging
 from proxy.notify import notify, watchdog_seconds
-from proxy.process import end_early, ready_text
+from proxy.process import end_early, end_loading, ready_text
 from proxy.runtime.crew import Crew
 from proxy.server import Beside, Reread
 from proxy.worker import END, MAX_WORDS_BYTES, NOW, RELOAD, Worker, work
@@ -83,8 +82,7 @@ class Parent:
 
     def run(self) -> int:
         """Returns the exit status, once a signal has ended everything."""
-        gc.collect()
-        gc.freeze()  # pages that no collection writes to stay shared
+        end_loading()  # pages that no collection writes to stay shared
         with _signals_as_bytes() as signals:
             self._selector.register(signals, selectors.EVENT_READ)
             try:
