@@ -72,7 +72,7 @@ def values(format: Format, *, wrapped: bool, key: str = "") -> Values:
     over: Atom = Seq(SPACE, Either(wrap_end, next_call, End())) if wrapped else Seq()
     follows: list[Atom] = [argument, Seq(call_end, over), next_call, End()]
     # Models forget the closing tag of the value, and that of the call.
-    forgotten: list[Atom] = [Seq(call_end, SPACE, maybe(wrap_end, SPACE), Either(next_call, End()))]
+    forgotten: list[Atom] = [Seq(call_end, SPACE, Either(wrap_end, next_call, End()))]
     if wrapped:
         follows.append(wrap_end)
         forgotten.append(Seq(wrap_end, SPACE, Either(next_call, End())))

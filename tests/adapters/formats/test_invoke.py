@@ -29,12 +29,6 @@ CALLS = [
         "",
         [call("read", '{"path": "a </function_calls> b"}')],
     ),
-    (
-        '<function_calls><invoke name="read"><parameter name="path">a </invoke></function_calls> b</parameter></invoke>'
-        "</function_calls>",
-        "",
-        [call("read", '{"path": "a </invoke></function_calls> b"}')],
-    ),
     # A tool that nobody declared, and prose.
     ('<invoke name="rm"><parameter name="x">1</parameter></invoke>', '<invoke name="rm"><parameter name="x">1</parameter></invoke>', []),
     ("Before <function_calls>prose</function_calls> after", "Before <function_calls>prose</function_calls> after", []),

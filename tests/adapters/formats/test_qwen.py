@@ -67,6 +67,11 @@ CALLS = [
         "",
         [call("read", '{"path": "a"}'), call("now")],
     ),
+    (
+        "<tool_call>\n<function=read>\n<parameter=path>\na\n</function>\n</tool_call>\nThen.",
+        "\nThen.",
+        [call("read", '{"path": "a"}')],
+    ),
     # The same key twice: both are written, and in JSON the last one counts.
     (
         "<function=read><parameter=path>a</parameter><parameter=path>b</parameter></function>",
@@ -103,7 +108,6 @@ CONTENTS = [
     "ends with </parameter>",
     "ends with\n</parameter>",
     "</parameter>\n</function>\nmore",
-    "</function>\n</tool_call>\nmore",
     "x\n<parameter=other>\ny",
     "an example:\n<tool_call>\n<function=read>\n<parameter=path>\nq\n</parameter>\n</function>\n</tool_call>\nend",
     "<function=now>\n</function>",
