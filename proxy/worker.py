@@ -88,13 +88,17 @@ def _tell(link: socket.socket, words: str) -> None:
 
 
 def _listen(gateway: Gateway, link: socket.socket) -> None:
-    with suppress(BlockingIOError):
+    try:
         word = link.recv(MAX_WORDS_BYTES)
-        if word == RELOAD:
-            gateway.reload_soon()
-        elif word == NOW:
-            gateway.end_at_once()
-        else:  # END, or nothing: the parent is gone
-            gateway.end()
-            if not word:
-                gateway.loop.remove_reader(link)
+    except BlockingIOError:
+        return
+    except ConnectionResetError:  # the parent is gone, and had not read all that we told it
+        word = b""
+    if word == RELOAD:
+        gateway.reload_soon()
+    elif word == NOW:
+        gateway.end_at_once()
+    else:  # END, or nothing: the parent is gone
+        gateway.end()
+        if not word:
+            gateway.loop.remove_reader(link)

@@ -282,6 +282,18 @@ async def test_workers_end_with_their_parent(tmp_path, upstream, loop_environ):
     assert not gateway.accepts()
 
 
+async def test_workers_end_with_a_parent_that_left_their_words_unread(tmp_path, upstream, loop_environ):
+    watched = {"NOTIFY_SOCKET": str(tmp_path / "nobody"), "WATCHDOG_USEC": "600000"}
+    gateway = Gateway(tmp_path / "own", crew(upstream.port), environ=loop_environ | watched).start()
+    pids = children(gateway)
+    gateway.signal(signal.SIGSTOP)
+    await asyncio.sleep(1)  # in which each tells its parent several times that it lives
+
+    gateway.kill()
+
+    await eventually(lambda: not any(map(is_alive, pids)), "the workers gone")
+
+
 async def test_a_worker_that_hangs_is_killed_and_replaced(new_gateway, upstream, tmp_path):
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
