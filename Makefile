@@ -1,6 +1,7 @@
 # make run      the gateway with the built-in demo engine, on 127.0.0.1:8000
 # make test     all tests
 # make check    format, lint, types, floors, every file in conf/, all tests
+# make bench    all measurements, into bench/results/ (half an hour; needs a quiet machine)
 # make install  the command `llmproxy` in .venv/bin
 
 PYTHON ?= python3
@@ -44,6 +45,10 @@ $(VENV)/.installed-dev: $(BIN)/python $(METADATA)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[speed,redis,sql,dev]'
 	@touch $(VENV)/.installed $@
 
+$(VENV)/.installed-bench: $(BIN)/python $(METADATA)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[speed,redis,bench]'
+	@touch $(VENV)/.installed $@
+
 # --- checking -----------------------------------------------------------------
 
 test: install-dev
@@ -71,7 +76,7 @@ docs: install-dev
 soak: install-dev
 	$(BIN)/python tests/soak.py --minutes $(MINUTES)
 
-bench: install-dev
+bench: $(VENV)/.installed-bench
 	for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit; done
 
 # --- as a service ---------------------------------------------------------------

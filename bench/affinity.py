@@ -1,6 +1,6 @@
 """Replays agents' sessions over a pool of engines with prefix caches, once for each balancer.
 
-    python -m bench.affinity [--sessions 600] [--endpoints 12] [--seeds 5]
+    python bench/affinity.py [--sessions 600] [--endpoints 12] [--seeds 5]
 
 No network and no clock: sessions, engines and time are simulated, the balancers
 are those of the product. A session is a growing conversation: every turn sends
@@ -233,7 +233,7 @@ def line(results: Sequence[Result]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Replay agents' sessions for each balancer.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for option, default in (("--sessions", 600), ("--endpoints", 12), ("--seeds", 5)):
         parser.add_argument(option, type=int, default=default)
     given = parser.parse_args()

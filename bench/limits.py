@@ -1,9 +1,13 @@
-"""What limits cost per request, in memory and in Redis: `python bench/limits.py`.
+"""What limits cost per request, in memory and in Redis.
+
+    python bench/limits.py
 
 Reserve, settle, release and the header lines of one request, with global and
-per-key limits on requests, tokens and concurrency. CPU time, best of three.
+per-key limits on requests, tokens and concurrency. CPU time, best of three. Redis
+is measured where `redis-server` is installed.
 """
 
+import argparse
 import asyncio
 import shutil
 import subprocess
@@ -116,7 +120,8 @@ def with_redis(server: str) -> None:
 
 
 def main() -> None:
-    print("| per request | CPU in us |\n|---|---|")
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
+    print("| per request | CPU in µs |\n|---|---|")
     for keys in (1, 1_000, 100_000):
         print(f"| memory, {keys:,} keys | {in_memory(keys):.1f} |")
     for keys, waiting in ((1, 100), (100, 100), (1_000, 10_000)):
