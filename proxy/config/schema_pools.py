@@ -238,7 +238,10 @@ class Model(Section, frozen=True, kw_only=True):
     ] = False
     sse_keep_alive: Annotated[
         Duration | None,
-        says("After so much silence a stream gets a comment line, so that no client gives up."),
+        says(
+            "After so much silence a stream gets a comment line, so that no client gives up; where the "
+            "upstream has not answered yet, it begins with one."
+        ),
     ] = None
     timeouts: Annotated[ModelTimeouts, says("Its time-outs, over those of its pool.")] = ModelTimeouts()
 

@@ -15,11 +15,21 @@ from typing import Protocol
 from proxy.health.blame import BLAME_BYTES, blames
 from proxy.upstream.connection import Failure, Timeouts, UpstreamConnection
 from proxy.web.exchange import Exchange
-from proxy.web.rewrite import StreamRewrite
+from proxy.web.rewrite import BROKEN_OFF, COMMENT, StreamRewrite
 from proxy.wire.headers import answer_head, interim_head
 from proxy.wire.http1 import AnswerHead, Framing
 
 log = logging.getLogger(__name__)
+
+
+# The head of a stream that we begin; the request id and the like come behind it.
+EARLY_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
+    b"X-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n"
+)
+
+# No error object is longer; of what is, the beginning says enough.
+MAX_EARLY_ERROR_BYTES = 64 * 1024
 
 
 class Mode(Enum):
@@ -75,6 +85,9 @@ class Relay:
         # An error until it has said its reason, or a head until there is a body behind it.
         self._held: list[tuple[bytes, list[bytes]]] | None = None
         self._held_for = 0  # bytes of body
+        self._is_early = (
+            False  # the stream was begun by us, with comments; what the upstream says goes into it
+        )
         self.reason = b""
 
     async def run(
@@ -83,6 +96,10 @@ class Relay:
         """Send the request and wait for the answer's end."""
         self._upstream = upstream
         self._downstream.forwarding(self)
+        rewrite = self._exchange.rewrite
+        if rewrite is not None and rewrite.may_begin_early and self._judge.is_alone:
+            self._last_write = self._loop.time()
+            self._downstream.host.watch.add(self)
         try:
             upstream.begin(head, body, self, method=method, timeouts=timeouts)
             return await self.done
@@ -109,12 +126,14 @@ class Relay:
     # -- the answer, from upstream -----------------------------------------
 
     def interim_answer(self, head: AnswerHead) -> None:
-        if self._exchange.head.minor:
+        if self._exchange.head.minor and not self.began:
             self._downstream.write(interim_head(head))
 
     def answer_began(self, head: AnswerHead, more: bool) -> None:
         self.answer = head
-        if blames(head.status):
+        if self._is_early:
+            self._go_on(head)
+        elif blames(head.status):
             self._held, self._held_for = [], BLAME_BYTES
         elif not more and head.status < 400 and self._judge.awaits_body:
             self._held, self._held_for = [], 1
@@ -140,6 +159,9 @@ class Relay:
         head = self.answer
         assert head is not None
         self._upstream = None  # it may already carry somebody else's answer
+        if self._is_early and self._held is not None:
+            self._end_early(head)
+            return
         if self._is_left():
             return
         if head.framing is Framing.CLOSE and not self._exchange.looks_whole(head):
@@ -159,6 +181,10 @@ class Relay:
 
     def answer_failed(self, failure: Failure) -> None:
         self._upstream = None
+        if self._is_early and (self.answer is None or self._held is not None):
+            self._say_and_cut(BROKEN_OFF)
+            self._finish(failure)
+            return
         if self._held is not None and self._held_for == 1:  # vLLM sends the head before it has begun to work
             self._finish(Failure.NO_ANSWER if failure is Failure.CUT else failure)
             return
@@ -175,11 +201,60 @@ class Relay:
 
     def check(self, now: float) -> None:
         """Break a silence that clients might take for the end."""
+        if self.answer is None and not self._is_early:
+            self._begin_early(now - self._last_write)
+            return
         if self._stream is not None and not self._pending:
             comment = self._stream.comment_after(now - self._last_write)
             if comment:
                 self._exchange.runtime.services.metrics.count("keepalive_comments")
                 self._write(self._framed(comment))
+
+    # -- a stream of our own, while the upstream has not begun its --------------
+
+    def _begin_early(self, silence: float) -> None:
+        """llama-server sends its head with the first token only, and comments need one."""
+        rewrite = self._exchange.rewrite
+        assert rewrite is not None and rewrite.keep_alive is not None
+        if silence < rewrite.keep_alive:
+            return
+        self._is_early = self.began = True
+        self._exchange.status, self._exchange.is_stream = 200, True
+        self._stream, self._mode = rewrite.early_stream(), Mode.CHUNK
+        self.keeps_alive = self._downstream.keeps_alive
+        self._exchange.runtime.services.metrics.count("keepalive_comments")
+        lines = EARLY_HEAD + (b"" if self.keeps_alive else b"Connection: close\r\n")
+        self._write(lines + self._exchange.extra_lines() + b"\r\n" + self._framed(COMMENT))
+
+    def _go_on(self, head: AnswerHead) -> None:
+        """The upstream has begun: its events follow our comments, anything else ends as an error event."""
+        exchange = self._exchange
+        assert exchange.rewrite is not None
+        exchange.answer = head
+        stream = exchange.rewrite.stream_for(head)
+        if stream is None:
+            self._held, self._held_for = [], MAX_EARLY_ERROR_BYTES
+        else:
+            self._stream = stream
+            exchange.watch_answer(head)
+
+    def _end_early(self, head: AnswerHead) -> None:
+        """What came is no stream: the client is told so, and not that all was well."""
+        rewrite = self._exchange.rewrite
+        assert rewrite is not None
+        self._held = None
+        if head.status < 400:
+            self._say_and_cut(BROKEN_OFF)
+            self._finish(Failure.BAD_BODY)
+            return
+        self._exchange.status = head.status  # as records and the access line are to have it
+        self._say_and_cut(rewrite.error_event(head.status, self.reason))
+        self._finish(None)
+
+    def _say_and_cut(self, event: bytes) -> None:
+        self._write(self._framed(event))
+        self.keeps_alive = False
+        self._downstream.cut(reset=False)
 
     # -- inside ------------------------------------------------------------
 
@@ -214,7 +289,14 @@ class Relay:
         assert self._held is not None
         self._held.append((raw, payload))
         self.reason += b"".join(payload)
-        if len(self.reason) >= self._held_for:
+        if len(self.reason) < self._held_for:
+            return
+        if self._is_early:
+            assert self.answer is not None
+            if self._upstream is not None:
+                self._upstream.abandon()
+            self._end_early(self.answer)
+        else:
             self._is_left()
 
     def _is_left(self) -> bool:

@@ -11,8 +11,10 @@ import orjson
 from proxy.adapters import NormalizeErrors, StreamTranslator, ToolCallRepair, Translation
 from proxy.adapters.chat_choice import place_of
 from proxy.adapters.edited_stream import EditedStream
+from proxy.adapters.normalize_errors import normalized
 from proxy.usage.ask import UsageHider
 from proxy.wire.http1 import AnswerHead, read_line
+from proxy.wire.openai import encoded, parsed
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,10 @@ class AnswerRewrite:
     """What one exchange's answer needs; `stream_for` and `whole_limit` choose by the answer's head."""
 
     keep_alive: float | None = None
+    may_begin_early: bool = (
+        False  # the client wants a stream, and comments in it before an upstream has spoken
+    )
+    is_anthropic: bool = False  # whose errors have a form of their own
     translation: Translation | None = None
     hider: UsageHider | None = None
     calls: ToolCallRepair | None = None
@@ -75,6 +81,15 @@ class AnswerRewrite:
             return StreamRewrite(self.hider, stages, self.keep_alive)
         translator = self.translation.answer_stream()
         return StreamRewrite(self.hider, [*stages, translator], self.keep_alive, translator)
+
+    def early_stream(self) -> "StreamRewrite":
+        """A stream that begins before the upstream's."""
+        return StreamRewrite(None, (), self.keep_alive)
+
+    def error_event(self, status: int, body: bytes) -> bytes:
+        """An upstream's error, for a stream that has begun."""
+        document = parsed(normalized(status, body, anthropic=self.is_anthropic)) or {}
+        return (b"event: error\n" if self.is_anthropic else b"") + b"data: " + encoded(document) + b"\n\n"
 
     def whole_limit(self, head: AnswerHead) -> int | None:
         """How much of this answer is kept to be rewritten whole; None if it goes on as it comes."""

@@ -59,7 +59,9 @@ def _prepare(exchange: Exchange, model: schema.Model) -> None:
     path = exchange.head.target.partition(b"?")[0]
     route = exchange.route
     assert route is not None
-    rewrite = AnswerRewrite(keep_alive=model.sse_keep_alive)
+    rewrite = AnswerRewrite(keep_alive=model.sse_keep_alive, is_anthropic=path.endswith(MESSAGES))
+    if model.sse_keep_alive is not None and exchange.head.minor:
+        rewrite.may_begin_early = bool(peek(exchange.body).stream)
     adapters = route.adapters
     if adapters is not None:
         _adapt(exchange, adapters, path, rewrite)
