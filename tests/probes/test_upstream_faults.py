@@ -577,7 +577,7 @@ async def test_every_cut_answer_has_one_record_that_says_so(new_gateway, upstrea
             "enabled": True,
             "reporters": [{"name": "hook", "type": "webhook", "url": f"http://127.0.0.1:{receiver.port}/u"}],
         }
-        gateway = new_gateway(settings(backend_port, routing=HASTY, usage=usage))
+        gateway = new_gateway(settings(backend_port, routing=PATIENT, usage=usage))
         upstream.on_request = cutter(raw)
 
         await sweep(gateway.port, raw, how)
