@@ -3,6 +3,7 @@
 import asyncio
 import os
 import resource
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import process_time
@@ -36,6 +37,7 @@ def export_vitals(metrics: Metrics, doors: Sequence[Door], pulse: Pulse, long_ru
     gauge("llmproxy_event_loop_tasks", "Tasks under way", lambda: len(asyncio.all_tasks()))
     counter("llmproxy_log_lines_dropped", "Log lines that nobody took", lines_dropped)
     gauge("llmproxy_workers", "Processes that serve", lambda: 1)
+    gauge("llmproxy_memory_blocks", "Blocks of memory in which something lives", sys.getallocatedblocks)
     gauge("process_resident_memory_bytes", "Resident memory", _resident)
     gauge("process_open_fds", "Open files", lambda: len(os.listdir("/proc/self/fd")) - 1)  # noqa: PTH208
     gauge("process_max_fds", "Files that may be open", lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0])

@@ -338,7 +338,7 @@ async def test_kill_9_under_load_costs_at_most_one_commit(tmp_path, upstream, ba
     assert [ids for ids in seen.values() if len(ids) > 1] == []
     missing = [kills[which] - at for name, (which, at) in served.items() if name not in seen]
     assert [before_the_kill for before_the_kill in missing if before_the_kill > UNCOMMITTED] == []
-    assert len(served) > KILLS * 30
+    assert len(served) > KILLS * 10  # 160 each on an idle machine
 
 
 # --- when the machine is short of something ----------------------------------
