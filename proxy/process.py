@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import threading
 from collections.abc import Callable, Mapping
 from types import FrameType
@@ -40,6 +41,11 @@ def end_loading() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+def leave_no_core() -> None:
+    """A crash writes no core file: keys and prompts would be in it. An operator may raise the limit again."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def loop_factory(environ: Mapping[str, str]) -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -27,7 +27,7 @@ from proxy.config import Config, ConfigError
 from proxy.listeners import Sockets, open_sockets, sibling
 from proxy.logs import follow_logging, set_up_logging
 from proxy.notify import notify, watchdog_seconds
-from proxy.process import end_early, end_loading, ready_text
+from proxy.process import end_early, end_loading, leave_no_core, ready_text
 from proxy.runtime.crew import Crew
 from proxy.server import Beside, Reread
 from proxy.worker import END, MAX_WORDS_BYTES, NOW, RELOAD, Worker, work
@@ -47,6 +47,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 def serve(config: Config, reread: Reread, beside: Beside = contextlib.nullcontext) -> int:
     """Run a gateway of as many processes as it wants until a signal ends it; returns the exit status."""
+    leave_no_core()
     if config.server.workers == 1:
         return server.serve(config, reread, beside)
     set_up_logging(config.log, in_thread=False)

@@ -1,5 +1,6 @@
 """A key goes in and comes out nowhere: not in logs, metrics, errors, spool, webhook, or at the upstream."""
 
+import resource
 import signal
 import stat
 
@@ -151,6 +152,23 @@ async def test_no_secret_comes_out_anywhere(guarded, upstream, receiver, tmp_pat
     for place in set(places) - {"answers"}:
         assert PROMPT.encode() not in places[place], f"the prompt in {place}"
         assert COMPLETION.encode() not in places[place], f"the completion in {place}"
+
+
+@pytest.fixture
+def cores_allowed():
+    """Whoever starts the gateway would get core files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    if hard == 0:
+        pytest.skip("core files are forbidden here")
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+
+
+def test_a_crash_leaves_no_core_with_keys_in_it(cores_allowed, guarded):
+    soft, _ = resource.prlimit(guarded.pid, resource.RLIMIT_CORE)
+
+    assert soft == 0
 
 
 async def test_the_clients_key_does_not_reach_the_upstream(guarded, upstream):
