@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 from aiohttp import web
@@ -37,7 +37,7 @@ FIRST_REQUEST_SECONDS = 0.5
 class Door:
     """The `Host` of the connections that came in by it."""
 
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    handler: Handler
 
     def __init__(self, app: web.Application, holder: Holder, watch: Watch, limits: Limits) -> None:
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)

@@ -21,7 +21,8 @@ class Window:
 
     def count(self, now: float, *, failed: bool) -> None:
         """Take note of one request."""
-        self.age(now)
+        if now >= self._half_ends:
+            self.age(now)
         self._total += 1
         if failed:
             self._failed += 1

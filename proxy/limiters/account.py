@@ -6,7 +6,7 @@ taken from them only when all agree, so nothing has ever to be rolled back.
 
 from proxy.limiters.bucket import Bucket
 from proxy.limiters.concurrency import Slots
-from proxy.limiters.spec import Limiting, Plan, Rate, Scope, merged, plan
+from proxy.limiters.spec import Limiting, Plan, Scope, merged, plan
 
 # What was left when a request was decided on: the plan, its open slots, and the
 # levels of its buckets in the plan's order.
@@ -20,7 +20,7 @@ class Account:
     whether it still holds. `total` counts the open slots of the whole scope.
     """
 
-    __slots__ = ("base", "own", "plan", "requests", "slots", "spec", "tokens", "total")
+    __slots__ = ("base", "buckets", "own", "plan", "requests", "slots", "spec", "tokens", "total")
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Account:
         self.requests = [Bucket(rate.rate, rate.burst, now) for rate in shape.requests]
         tokens = shape.tokens
         self.tokens = Bucket(tokens.rate, tokens.burst, now) if tokens else None
+        self.buckets = self.requests if self.tokens is None else [*self.requests, self.tokens]
 
     def admits(self, tokens: float, now: float) -> bool:
         """Whether every limiter here lets this request through now; takes nothing."""
@@ -53,15 +54,14 @@ class Account:
 
     def take(self, tokens: float) -> Reading:
         """Take what `admits` just allowed."""
-        slots, levels = self.slots, []
+        slots = self.slots
         slots.open += 1
         self.total.open += 1
         for bucket in self.requests:
-            bucket.level = level = bucket.level - 1.0
-            levels.append(level)
+            bucket.level -= 1.0
         if self.tokens is not None:
-            levels.append(self.tokens.take(tokens))
-        return self.plan, slots.open, levels
+            self.tokens.level -= tokens
+        return self.plan, slots.open, [bucket.level for bucket in self.buckets]
 
     def release(self, held: float) -> None:
         """Give back the slot that `take` opened, `held` seconds later."""
@@ -70,18 +70,18 @@ class Account:
 
     def reading(self, now: float) -> Reading:
         """The state as it is, with nothing taken."""
-        buckets = self._buckets()
+        buckets = self.buckets
         for bucket in buckets:
             bucket.wait(0.0, now)
         return self.plan, self.slots.open, [bucket.level for bucket in buckets]
 
     def is_idle(self, now: float) -> bool:
         """A new account would be the same: nothing is lost by dropping this one."""
-        return not self.slots.open and all(bucket.is_full(now) for bucket in self._buckets())
+        return not self.slots.open and all(bucket.is_full(now) for bucket in self.buckets)
 
     def is_square(self, now: float) -> bool:
         """No slot is open and nothing is owed; at most a part of a burst is used up."""
-        return not self.slots.open and all(not bucket.wait(0.0, now) for bucket in self._buckets())
+        return not self.slots.open and all(not bucket.wait(0.0, now) for bucket in self.buckets)
 
     def refit(self, base: Limiting | None, own: Limiting | None, now: float) -> None:
         """Follow a changed configuration; open slots, debts and what was used stay."""
@@ -89,17 +89,10 @@ class Account:
         self.base, self.own = base, own
         if fresh.spec == self.spec:
             return
-        known = {rate.name: bucket for rate, bucket in zip(self._rates(), self._buckets(), strict=True)}
-        for rate, bucket in zip(fresh._rates(), fresh._buckets(), strict=True):
+        known = {rate.name: bucket for rate, bucket in zip(self.plan.rates, self.buckets, strict=True)}
+        for rate, bucket in zip(fresh.plan.rates, fresh.buckets, strict=True):
             if rate.name in known:
                 bucket.adopt(known[rate.name], now)
         self.spec, self.plan = fresh.spec, fresh.plan
-        self.requests, self.tokens = fresh.requests, fresh.tokens
+        self.requests, self.tokens, self.buckets = fresh.requests, fresh.tokens, fresh.buckets
         self.slots.limit = fresh.slots.limit
-
-    def _buckets(self) -> list[Bucket]:
-        return self.requests if self.tokens is None else [*self.requests, self.tokens]
-
-    def _rates(self) -> list[Rate]:
-        tokens = self.plan.tokens
-        return [*self.plan.requests, tokens] if tokens else list(self.plan.requests)

@@ -34,10 +34,8 @@ def refusal_lines(readings: Sequence[Reading], wait: float) -> bytes:
 def go_duration(seconds: float) -> str:
     """A span as Go's time.ParseDuration reads it: 12ms, 1.5s, 6m0s, 1h0m0s."""
     milliseconds = ceil(seconds * 1000 - ROUNDING)
-    if milliseconds <= 0:
-        return "0s"
     if milliseconds < 1000:
-        return f"{milliseconds}ms"
+        return f"{milliseconds}ms" if milliseconds > 0 else "0s"
     minutes, rest = divmod(milliseconds, 60_000)
     if not minutes:
         return f"{rest / 1000:g}s"
@@ -47,31 +45,32 @@ def go_duration(seconds: float) -> str:
 
 def _state_lines(readings: Sequence[Reading], latest_reset: float) -> list[str]:
     items: list[str] = []
+    policies: list[str] = []
     requests = tokens = None
     for plan, open_slots, levels in readings:
         if plan.max_concurrent:
             free = plan.max_concurrent - open_slots
             items.append(f"{plan.slots}{free if free > 0 else 0}")
-        for rate, level in zip(plan.requests, levels, strict=False):
-            items.append(_item(rate, level, latest_reset))
-            if requests is None or level < requests[1]:
+        for rate, level in zip(plan.rates, levels, strict=True):
+            reset = ceil((rate.burst - level) / rate.rate - ROUNDING)
+            left = int(level + EPSILON) if level > 0.0 else 0
+            items.append(f"{rate.item}{left};t={reset if reset < latest_reset else latest_reset}")
+            if rate is plan.tokens:
+                if tokens is None or level < tokens[1]:
+                    tokens = rate, level
+            elif requests is None or level < requests[1]:
                 requests = rate, level
-        if plan.tokens is not None:
-            items.append(_item(plan.tokens, levels[-1], latest_reset))
-            if tokens is None or levels[-1] < tokens[1]:
-                tokens = plan.tokens, levels[-1]
+        if plan.policy:
+            policies.append(plan.policy)
     if not items:
         return []
-    lines = [_openai_lines(*tightest) for tightest in (requests, tokens) if tightest]
-    policies = ", ".join([plan.policy for plan, _, _ in readings if plan.policy])
-    lines.append(f"ratelimit-policy: {policies}\r\nratelimit: {', '.join(items)}\r\n")
+    lines = []
+    if requests is not None:
+        lines.append(_openai_lines(*requests))
+    if tokens is not None:
+        lines.append(_openai_lines(*tokens))
+    lines.append(f"ratelimit-policy: {', '.join(policies)}\r\nratelimit: {', '.join(items)}\r\n")
     return lines
-
-
-def _item(rate: Rate, level: float, latest_reset: float) -> str:
-    reset = ceil((rate.burst - level) / rate.rate - ROUNDING)
-    left = int(level + EPSILON) if level > 0.0 else 0
-    return f"{rate.item}{left};t={reset if reset < latest_reset else latest_reset}"
 
 
 def _openai_lines(rate: Rate, level: float) -> str:

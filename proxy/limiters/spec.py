@@ -135,6 +135,7 @@ class Plan:
     requests: tuple[Rate, ...]
     tokens: Rate | None
     policy: str
+    rates: tuple[Rate, ...]  # all of them
     slots: str  # the concurrency's item of the RateLimit field, all but its number
     # What a store elsewhere needs to know: max_concurrent, request buckets, token buckets.
     shape: tuple[int, list[Shape], list[Shape]] = field(compare=False)
@@ -150,12 +151,13 @@ def plan(scope: Scope, spec: LimitSpec) -> Plan:
     requests = tuple(_request_rates(scope, name, spec))
     tokens = _token_rate(scope, name, spec)
     token_rates = [tokens] if tokens else []
-    policies = [rate.policy() for rate in (*requests, *token_rates)]
+    rates = (*requests, *token_rates)
+    policies = [rate.policy() for rate in rates]
     if max_concurrent:
         policies.insert(0, f'"{name}-concurrent";q={max_concurrent};qu="concurrent-requests"')
     shape = max_concurrent, [rate.shape for rate in requests], [rate.shape for rate in token_rates]
     slots = f'"{name}-concurrent";r='
-    return Plan(scope, name, max_concurrent, requests, tokens, ", ".join(policies), slots, shape)
+    return Plan(scope, name, max_concurrent, requests, tokens, ", ".join(policies), rates, slots, shape)
 
 
 def _bounded(spec: LimitSpec) -> LimitSpec:

@@ -166,6 +166,9 @@ class Runtime:
 
     def known_route(self, model: str | None) -> Route | None:
         """The route where it is known without asking anybody."""
+        known = self.routes.known(model)
+        if known is not None:
+            return known
         if model is None or not self.config.models or self.routes.is_configured(model):
             return self.routes.find(model)
         return None

@@ -11,7 +11,7 @@ from proxy.errors import Overloaded
 from proxy.stores.cached_keys import CachedStore
 from proxy.stores.key_sources import KeyServices, answers, open_pipeline, read_sources
 from proxy.stores.key_table import KeyTable
-from proxy.stores.pipeline import ASK, Pipeline, StoreUnavailable
+from proxy.stores.pipeline import Ask, Pipeline, StoreUnavailable
 from proxy.wire.http1 import RequestHead
 
 log = logging.getLogger(__name__)
@@ -36,25 +36,34 @@ class Keys:
             log.warning("keys", extra={"note": note})
         return cls(config, await open_pipeline(read, services))
 
-    async def credential(self, head: RequestHead, ip: str) -> Credential | None:
-        """Whose request it is, None where an unknown key is let in; raises what the client is told."""
-        presented = head.memo.get(self)
-        if presented is None:
-            presented = head.memo[self] = self._presented(head)
-        key, hashed = presented
+    def credential_nowait(self, head: RequestHead, ip: str) -> Credential | Ask | None:
+        """Whose request it is, None where an unknown key is let in, ASK where `credential` has to be awaited.
+
+        Raises what the client is told.
+        """
+        key, hashed = self._presented(head)
         if key is None:
             return self._admit(None, Refusal.MISSING)
         found = self._pipeline.find_nowait(hashed)
-        if found is ASK:
-            found = await self._asked(hashed, key)
-        if not isinstance(found, Credential):
-            return self._admit(None, Refusal.NOT_FOUND)
-        return self._admit(found, refusal(found, clock.wall(), ip))
+        return found if isinstance(found, Ask) else self._judged(found, ip)
+
+    async def credential(self, head: RequestHead, ip: str) -> Credential | None:
+        """As `credential_nowait`, asking those who have to be asked."""
+        key, hashed = self._presented(head)
+        return self._judged(await self._asked(hashed, key) if key is not None else None, ip)
 
     def _presented(self, head: RequestHead) -> tuple[bytes | None, bytes]:
         """The key that a head holds, and its digest."""
-        key = self._headers.find((line.name, line.value) for line in head.lines)
-        return key, digest(key) if key is not None else b""
+        presented: tuple[bytes | None, bytes] | None = head.memo.get(self)
+        if presented is None:
+            key = self._headers.find((line.name, line.value) for line in head.lines)
+            presented = head.memo[self] = key, digest(key) if key is not None else b""
+        return presented
+
+    def _judged(self, found: Credential | None, ip: str) -> Credential | None:
+        if found is None:
+            return self._admit(None, Refusal.NOT_FOUND)
+        return self._admit(found, refusal(found, clock.wall(), ip))
 
     def debit(self, credential: Credential, *, requests: int = 0, tokens: int = 0) -> None:
         """Book what was used on the key's quotas; waits for nothing."""

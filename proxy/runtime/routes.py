@@ -1,6 +1,6 @@
 """Where a model's requests go, ready to be used: pools, names, time-outs, what else to try."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proxy.adapters import ModelAdapters
 from proxy.config import schema_pools as schema
@@ -25,30 +25,30 @@ class Route:
     model: schema.Model | None = None
     adapters: ModelAdapters | None = None
     fallbacks: "tuple[Route, ...]" = ()
+    pool: Pool = field(init=False, repr=False, compare=False)
+    retry: RetryPolicy = field(init=False, repr=False, compare=False)
+    rewrites: bool = field(init=False, repr=False, compare=False)
+    """Whether bodies of this model may have to be rewritten."""
+    may_rewrite: bool = field(init=False, repr=False, compare=False)
+    """The same of it or of any that it falls back to."""
+    own_timeouts: schema.ModelTimeouts | None = field(init=False, repr=False, compare=False)
 
-    @property
-    def rewrites(self) -> bool:
-        """Whether bodies of this model may have to be rewritten."""
-        model = self.model
-        return self.adapters is not None or (
-            model is not None and (model.ask_usage or model.sse_keep_alive is not None)
-        )
-
-    @property
-    def pool(self) -> Pool:
-        return self.live.pool
-
-    @property
-    def retry(self) -> RetryPolicy:
-        return self.live.retry
+    def __post_init__(self) -> None:
+        model, put = self.model, object.__setattr__
+        edits = model is not None and (model.ask_usage or model.sse_keep_alive is not None)
+        put(self, "pool", self.live.pool)
+        put(self, "retry", self.live.retry)
+        put(self, "rewrites", edits or self.adapters is not None)
+        put(self, "may_rewrite", self.rewrites or any(route.rewrites for route in self.fallbacks))
+        has_timeouts = model is not None and model.timeouts != schema.ModelTimeouts()
+        put(self, "own_timeouts", model.timeouts if model is not None and has_timeouts else None)
 
     def timeouts(self, endpoint: Endpoint) -> Timeouts:
         """The endpoint's, and over them what the model says."""
         transport = endpoint.spec.transport
         assert isinstance(transport, Transport)
-        own = self.model.timeouts if self.model is not None else None
-        base = transport.timeouts
-        if own is None or own == schema.ModelTimeouts():
+        own, base = self.own_timeouts, transport.timeouts
+        if own is None:
             return base
         return Timeouts(
             connect=base.connect if own.connect is None else own.connect,
@@ -82,6 +82,10 @@ class Routes:
     def reported(self, model: str, pool: str) -> Route | None:
         """The route to a pool that says it serves the model."""
         return self._route(model, Hop(pool))
+
+    def known(self, model: str | None) -> Route | None:
+        """What `find` has found before."""
+        return self._known.get(model)
 
     def is_configured(self, model: str) -> bool:
         return self._table.is_configured(model)

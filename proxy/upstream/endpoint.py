@@ -161,6 +161,7 @@ class Endpoint:
         "name",
         "rewrite",
         "spec",
+        "url",
         "vitals",
         "weight",
     )
@@ -170,6 +171,7 @@ class Endpoint:
     ) -> None:
         self.spec = spec
         self.name = spec.name
+        self.url = spec.url
         self.vitals = vitals
         self.load = vitals.load
         self.max_in_flight = spec.max_in_flight

@@ -28,8 +28,14 @@ class Outflow:
     def add(self, writer: Writer) -> None:
         """To be called once for each `flush` that is wanted."""
         if not self._writers:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._wait, 0)
         self._writers.append(writer)
+
+    def _wait(self, seen: int) -> None:
+        if len(self._writers) == seen or len(self._writers) == 1:
+            self._flush()
+        else:
+            self._loop.call_soon(self._wait, len(self._writers))
 
     def _flush(self) -> None:
         writers, self._writers = self._writers, []

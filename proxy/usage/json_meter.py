@@ -68,8 +68,8 @@ def _metered(document: Json, has_calls: bool) -> Metered:
 
 
 def _usage(document: Json) -> Usage | None:
-    found = usage_object(document)
-    return (usage_from_object(found) if found else None) or spare_usage(document)
+    found = document.get("usage") or usage_object(document)
+    return (usage_from_object(found) if isinstance(found, dict) else None) or spare_usage(document)
 
 
 def _metered_ends(ends: Ends) -> Metered:

@@ -30,13 +30,13 @@ class Usage(Struct, frozen=True, gc=False):
 
 def usage_from_object(found: Mapping[str, Any]) -> Usage | None:
     """Read a `usage` object, or None if it counts nothing we know."""
+    if len(found) == 3 and (usual := _usual(found)) is not None:
+        return usual
     prompt = _count(found, "prompt_tokens", "input_tokens")
     completion = _count(found, "completion_tokens", "output_tokens")
     total = _count(found, "total_tokens")
     if prompt is None and completion is None and total is None:
         return None
-    if prompt is not None and completion is not None and total is not None and len(found) == 3:
-        return Usage(prompt, completion, total)  # most servers say this, and nothing more
     cached = _cached(found)
     if prompt is not None and "cache_read_input_tokens" in found:
         # Anthropic's input_tokens are only those that no cache held.
@@ -48,6 +48,18 @@ def usage_from_object(found: Mapping[str, Any]) -> Usage | None:
     return Usage(
         prompt, completion, prompt + completion if total is None else total, cached, _reasoning(found)
     )
+
+
+def _usual(found: Mapping[str, Any]) -> Usage | None:
+    """What most servers say, and nothing more."""
+    try:
+        counts = found["prompt_tokens"], found["completion_tokens"], found["total_tokens"]
+    except KeyError:
+        return None
+    for count in counts:
+        if type(count) is not int or not 0 <= count <= MAX_TOKENS:
+            return None
+    return Usage(*counts)
 
 
 def usage_from_timings(timings: Mapping[str, Any]) -> Usage | None:

@@ -13,6 +13,7 @@ from proxy.errors import Overloaded
 from proxy.limiters.queue import Full, Ticket
 from proxy.runtime.pools import LivePool
 from proxy.web.exchange import Exchange
+from proxy.web.run import in_task
 
 
 @asynccontextmanager
@@ -41,6 +42,7 @@ async def admission(exchange: Exchange, live: LivePool) -> AsyncIterator[None]:
         raise _refused("Too many requests are waiting for this model.", ticket.retry_after)
     try:
         if ticket.is_waiting:
+            await in_task()
             await _wait(exchange, live, ticket, decision)
         yield
     finally:

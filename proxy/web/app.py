@@ -3,10 +3,11 @@
 from collections.abc import Awaitable, Sequence
 from functools import partial
 from secrets import token_bytes
-from typing import cast
+from typing import Any, cast
 from urllib.parse import unquote
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from proxy import clock
 from proxy.access import digest, networks
@@ -18,10 +19,11 @@ from proxy.web.auth import auth
 from proxy.web.cors import cors
 from proxy.web.downstream import DownstreamConnection
 from proxy.web.errors import Handler, errors
-from proxy.web.exchange import EXCHANGE
 from proxy.web.forward import forward
 from proxy.web.limits import limits
+from proxy.web.request import Request, exchange_of
 from proxy.web.route import route
+from proxy.web.run import in_task
 from proxy.web.trace import trace
 from proxy.web.translate import translate
 from proxy.web.usage import usage
@@ -34,7 +36,7 @@ def make_app(
 ) -> web.Application:
     """The gateway's application; metrics and administration may have listeners of their own instead."""
     app = web.Application(
-        middlewares=[
+        middlewares=_chain(
             trace,  # names the request, pins the runtime, writes the access line
             errors,  # turns what is raised below into an OpenAI error body
             cors,  # answers browsers' preflights
@@ -43,7 +45,7 @@ def make_app(
             translate,  # a model's adapters rewrite the parsed body
             limits,  # reserves before, settles after the stream
             usage,  # meters a copy, hands the record to the outbox
-        ]
+        )
     )
     router = app.router
     router.add_get("/", pages.index)
@@ -55,8 +57,13 @@ def make_app(
     for prefix in ("", "/v1"):
         router.add_get(prefix + "/models", pages.models)
         router.add_get(prefix + "/models/{model:.+}", pages.model)
-    router.add_route("*", "/{path:.*}", forward)  # EVERYTHING, as the router calls it
+    router.add_route("*", "/{path:.*}", cast(Any, forward))  # EVERYTHING, as the router calls it
     return app
+
+
+def _chain(*middlewares: Any) -> list[Middleware]:
+    """For aiohttp these are functions of its own `web.Request`; the connections only ever make ours."""
+    return list(middlewares)
 
 
 class Dispatcher:
@@ -77,17 +84,21 @@ class Dispatcher:
         )
         self._chain: Handler = forward
         for middleware in reversed(list(app.middlewares)):
-            self._chain = partial(middleware, handler=self._chain)
+            self._chain = partial(cast(Any, middleware), handler=self._chain)
 
-    def __call__(self, request: web.Request) -> Awaitable[web.StreamResponse]:
-        connection = cast(DownstreamConnection, request.protocol)
+    def __call__(self, request: Request) -> Awaitable[web.StreamResponse]:
+        connection = request.connection
         head = connection.head
         assert head is not None
         is_page = head.memo.get(self)
         if is_page is None:
             is_page = head.memo[self] = self._is_page(head.target)
         connection.is_routed = is_page
-        return self._by_router(request) if is_page else self._chain(request)
+        return self._page(request) if is_page else self._chain(request)
+
+    async def _page(self, request: Request) -> web.StreamResponse:
+        await in_task()
+        return await self._by_router(request)
 
     def _is_page(self, target: bytes) -> bool:
         # The router compares decoded paths; what it then sends to `forward` all the same is forwarded.
@@ -97,14 +108,14 @@ class Dispatcher:
 
 def make_metrics_app(path: str) -> web.Application:
     """What a listener of its own for metrics serves."""
-    app = web.Application(middlewares=[trace, errors])
+    app = web.Application(middlewares=_chain(trace, errors))
     app.router.add_get(path, pages.metrics)
     return app
 
 
 def make_admin_app(routes: Sequence[web.AbstractRouteDef]) -> web.Application:
     """What a listener of its own for administration serves."""
-    app = web.Application(middlewares=[trace, errors])
+    app = web.Application(middlewares=_chain(trace, errors))
     app.router.add_routes(routes)
     return app
 
@@ -119,6 +130,6 @@ def admin_routes(settings: Admin, database: KeyDatabase) -> list[web.RouteDef]:
         wall=clock.wall,
         random=token_bytes,
         read_body=lambda request, limit: cast(DownstreamConnection, request.protocol).read_body(limit),
-        client_ip=lambda request: request[EXCHANGE].client_ip,
+        client_ip=lambda request: exchange_of(request).client_ip,
     )
     return pages.routes()

@@ -10,6 +10,7 @@ from proxy.upstream.pool import Lease, Outcome
 from proxy.upstream.tunnel import ProxyFailed
 from proxy.web.exchange import Exchange
 from proxy.web.relay import Relay
+from proxy.web.run import in_task
 from proxy.wire.http1 import AnswerHead
 from proxy.wire.json_bytes import replace_model
 
@@ -120,6 +121,7 @@ class Attempt:
         is_fresh = upstream is None
         timeouts = self._route.timeouts(self.endpoint)
         if upstream is None:
+            await in_task()
             try:
                 upstream = await connections.connect(timeouts.connect)
             except OSError as error:

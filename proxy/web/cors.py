@@ -1,23 +1,30 @@
 """Cross-origin answers for clients in browsers (the Fetch standard's CORS protocol)."""
 
+from collections.abc import Awaitable
+
 from aiohttp import web
 
 from proxy.config.schema import Cors
 from proxy.web.errors import Handler
-from proxy.web.exchange import EXCHANGE
+from proxy.web.request import Request
 
 
 @web.middleware
-async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
+def cors(request: Request, handler: Handler) -> Awaitable[web.StreamResponse]:
     """Answer preflights, and say on every answer which page may read it."""
-    exchange = request[EXCHANGE]
+    exchange = request.exchange
+    origin = exchange.facts.origin
+    if origin is None:
+        return handler(request)
     settings = exchange.runtime.config.server.cors
-    origin = exchange.head.get(b"origin")
-    if not settings.enabled or origin is None:
-        return await handler(request)
-    allowed = _allowed_origin(settings, origin.decode("latin-1"))
-    if allowed is None:
-        return await handler(request)
+    allowed = _allowed_origin(settings, origin)
+    if allowed is None or not settings.enabled:
+        return handler(request)
+    return _answer(request, handler, settings, allowed)
+
+
+async def _answer(request: Request, handler: Handler, settings: Cors, allowed: str) -> web.StreamResponse:
+    exchange = request.exchange
     headers = _headers(settings, allowed)
     if request.method == "OPTIONS" and exchange.head.get(b"access-control-request-method") is not None:
         return web.Response(

@@ -24,6 +24,7 @@ from proxy.upstream.watch import Watch
 from proxy.web.answer import Sent, plain_answer
 from proxy.web.body import Content, RequestBody, whole
 from proxy.web.request import Request
+from proxy.web.run import Run
 from proxy.wire.http1 import MAX_TARGET_BYTES, RequestHead
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Host(Protocol):
     watch: Watch
     outflow: Outflow
     loop: asyncio.AbstractEventLoop
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    handler: Callable[[Request], Awaitable[web.StreamResponse]]
 
     @property
     def runtime(self) -> Runtime:
@@ -101,7 +102,7 @@ class DownstreamConnection(asyncio.Protocol):
     _content = b""
     _body: RequestBody | None = None
     _continue_sent = False
-    _task: asyncio.Task[None] | None = None
+    _run: Run | None = None
     _flow: Flow | None = None
     _reading_paused = False
     _is_flooded = False
@@ -147,10 +148,7 @@ class DownstreamConnection(asyncio.Protocol):
         if state is State.BUSY:
             self._since = self.loop.time()
             self._more_input(data)
-        elif state is State.IDLE:
-            self._enter(State.HEAD)
-            self._read_head(data)
-        elif state is State.HEAD:
+        elif state is State.IDLE or state is State.HEAD:
             self._read_head(data)
 
     def eof_received(self) -> bool:
@@ -192,6 +190,10 @@ class DownstreamConnection(asyncio.Protocol):
             self._continue_sent = True
             self.write(CONTINUE)
         return await body.read(limit)
+
+    def body_nowait(self, limit: int) -> bytes | None:
+        """The request's whole body if it is here in one piece, or empty; None to await `read_body`."""
+        return whole(self._content, limit) if self._body is None else None
 
     def payload(self) -> RequestBody | Content:
         """The body, for aiohttp's `Request`."""
@@ -238,8 +240,8 @@ class DownstreamConnection(asyncio.Protocol):
     def abort(self, reason: str) -> None:
         """End whatever runs, at once: the server stops."""
         self.aborted_for = reason
-        if self._task is not None:
-            self._task.cancel()
+        if self._run is not None:
+            self._run.cancel()
         elif self.transport is not None:
             self.transport.abort()
 
@@ -319,6 +321,8 @@ class DownstreamConnection(asyncio.Protocol):
         end = data.find(b"\r\n\r\n", start)
         if end < 0 or end + 4 > self.host.limits.head_bytes:
             self._buffer = data
+            if self._state is State.IDLE:
+                self._enter(State.HEAD)
             if len(data) > self.host.limits.head_bytes:
                 self._refuse(self._too_large(data))
             elif not _may_be_head(data):
@@ -337,6 +341,7 @@ class DownstreamConnection(asyncio.Protocol):
         """RFC 9112, 2.2: one empty line before a request is skipped; returns whether to go on."""
         if data == b"\r":
             self._buffer = data
+            self._enter(State.HEAD)
             return False
         if not data.startswith(b"\r\n") or data[2:3] in (b"\r", b"\n"):
             self._refuse(BadRequest("What came is not an HTTP/1.1 request."))
@@ -364,7 +369,8 @@ class DownstreamConnection(asyncio.Protocol):
             if rest:
                 rest = body.feed(rest)
         self._buffer = rest
-        self._task = self.loop.create_task(self._serve(Request(self, head)))
+        self._run = run = Run(self._serve(Request(self, head)), self.loop)
+        run.go_on()
 
     def _more_input(self, data: bytes) -> None:
         body = self._body
@@ -390,18 +396,18 @@ class DownstreamConnection(asyncio.Protocol):
     async def _serve(self, request: Request) -> None:
         try:
             response = await self.host.handler(request)
-            self._task = None
+            self._run = None
             if isinstance(response, Sent):
                 if not response.is_cut:
                     self._next(keep_alive=response.keeps_alive and self.keeps_alive)
             else:
                 await self._answer(request, response)
         except asyncio.CancelledError:
-            self._task = None
+            self._run = None
             self._unwound()
         except Exception:
             log.exception("a handler failed")
-            self._task = None
+            self._run = None
             self._close()
 
     async def _answer(self, request: Request, response: web.StreamResponse) -> None:
@@ -430,10 +436,17 @@ class DownstreamConnection(asyncio.Protocol):
         if not keep_alive:
             self._linger() if unread or self._buffer or self._is_flooded else self._close()
             return
-        self._enter(State.IDLE)
-        self._resume_reading()
+        if self._reading_paused:
+            self._resume_reading()
         if self._buffer:
-            data, self._buffer = self._buffer, b""
+            # In a turn of its own: a thousand small requests that came together are not a stack that deep.
+            self.loop.call_soon(self._read_pipelined)
+        else:
+            self._enter(State.IDLE)
+
+    def _read_pipelined(self) -> None:
+        data, self._buffer = self._buffer, b""
+        if self.transport is not None and not self.transport.is_closing():
             self._enter(State.HEAD)
             self._read_head(data)
 
@@ -453,8 +466,8 @@ class DownstreamConnection(asyncio.Protocol):
     def _leave(self) -> None:
         """The client is gone: whoever works for it is told at once, unless the end was ours."""
         self.is_gone = True
-        if self._task is not None and self._state is State.BUSY:
-            self._task.cancel()
+        if self._run is not None and self._state is State.BUSY:
+            self._run.cancel()
 
     def _linger(self) -> None:
         """Let the answer arrive before the connection goes: stop writing, throw away what still comes."""

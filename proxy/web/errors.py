@@ -12,17 +12,17 @@ from aiohttp import web
 
 from proxy.errors import MethodNotAllowed, NotFound, ProxyError
 from proxy.web.answer import Sent
-from proxy.web.exchange import EXCHANGE
+from proxy.web.request import Request
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[Request], Awaitable[web.StreamResponse]]
 
 
 @web.middleware
-async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def errors(request: Request, handler: Handler) -> web.StreamResponse:
     """Turn what was raised below into an answer, or into an honest end if one has begun."""
-    exchange = request[EXCHANGE]
+    exchange = request.exchange
     try:
         return await handler(request)
     except ProxyError as error:

@@ -9,8 +9,6 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
 from proxy.balancers import Hint
 from proxy.usage.choose import meter_for
 from proxy.usage.meter import Meter, Metered
@@ -129,6 +127,3 @@ class Exchange:
         if self.metered is None:
             self.metered = self.meter.finish() if self.meter is not None else Metered()
         return self.metered
-
-
-EXCHANGE = web.RequestKey("exchange", Exchange)

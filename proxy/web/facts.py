@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from proxy.access.masking import masked
 from proxy.metrics import path_label
+from proxy.runtime import Runtime
 from proxy.wire.http1 import RequestHead
 
 # What a client chose itself is cut to this, so that a line stays a line.
@@ -25,13 +26,18 @@ class Facts:
     label: str  # the path in metrics
     given_id: str | None
     forwarded_for: bytes | None
+    origin: str | None  # the page it comes from, as browsers say
+    is_forwarded: bool  # the configuration lets requests to this path go to an upstream
+    skips_key: bool  # and without a key
 
     @classmethod
-    def of(cls, head: RequestHead) -> "Facts":
+    def of(cls, head: RequestHead, runtime: Runtime) -> "Facts":
+        """The facts of a head that this runtime has read."""
         facts: Facts | None = head.memo.get(cls)
         if facts is None:
             label = path_label(head.path)
             path = head.path if label.encode() == head.path else _without_keys(head)
+            origin = head.get(b"origin")
             facts = head.memo[cls] = cls(
                 method=head.method.decode("ascii"),
                 path=path.decode("utf-8", "surrogateescape"),
@@ -39,6 +45,9 @@ class Facts:
                 label=label,
                 given_id=_given_id(head),
                 forwarded_for=_joined(head, b"x-forwarded-for"),
+                origin=origin.decode("latin-1") if origin is not None else None,
+                is_forwarded=runtime.forwards(head.target),
+                skips_key=runtime.skips_key(head.target),
             )
         return facts
 

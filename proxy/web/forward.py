@@ -18,9 +18,11 @@ from proxy.upstream.pool import Endpoint, Lease, Outcome
 from proxy.web.admission import admission
 from proxy.web.answer import Sent
 from proxy.web.attempt import Attempt
-from proxy.web.exchange import EXCHANGE, Exchange
+from proxy.web.exchange import Exchange
 from proxy.web.race import Race
 from proxy.web.relay import Relay
+from proxy.web.request import Request
+from proxy.web.run import in_task
 from proxy.web.translate import plan
 from proxy.wire.http1 import AnswerHead
 
@@ -51,9 +53,9 @@ _MAY_HAVE_RUN = (
 )
 
 
-async def forward(request: web.Request) -> web.StreamResponse:
+async def forward(request: Request) -> web.StreamResponse:
     """Relay the request to its pool and the answer back."""
-    exchange = request[EXCHANGE]
+    exchange = request.exchange
     connection = exchange.connection
     try:
         if connection.is_gone:
@@ -104,6 +106,7 @@ class Attempts:
             if self._hedge_after is None:
                 await attempt.run()
             else:
+                await in_task()
                 attempt = await Race(attempt).run(self._hedge_after, self._company)
             relay, failure = attempt.relay, attempt.failure
             if relay.began:

@@ -8,15 +8,17 @@ from proxy.errors import LimitExceeded
 from proxy.limiters.estimate import estimate_tokens
 from proxy.limiters.limits import Grant, Limits, Refusal, Subject
 from proxy.web.errors import Handler
-from proxy.web.exchange import EXCHANGE, Exchange
+from proxy.web.exchange import Exchange
+from proxy.web.request import Request
+from proxy.web.run import in_task
 
 if TYPE_CHECKING:
     from proxy.stores.limits_redis import RedisGrant
 
 
 @web.middleware
-async def limits(request: web.Request, handler: Handler) -> web.StreamResponse:
-    exchange = request[EXCHANGE]
+async def limits(request: Request, handler: Handler) -> web.StreamResponse:
+    exchange = request.exchange
     limiter = exchange.runtime.limits
     if limiter is None or exchange.route is None:
         return await handler(request)
@@ -26,6 +28,7 @@ async def limits(request: web.Request, handler: Handler) -> web.StreamResponse:
     if isinstance(limiter, Limits):
         verdict: Grant | RedisGrant | Refusal = limiter.reserve(subject, tokens, loop.time())
     else:
+        await in_task()
         verdict = await limiter.reserve(subject, tokens, loop.time())
     if isinstance(verdict, Refusal):
         raise LimitExceeded(verdict.message, headers=verdict.fields())

@@ -6,7 +6,7 @@ from aiohttp import web
 from proxy import __version__
 from proxy.errors import ModelNotFound
 from proxy.upstream.pool import Pool
-from proxy.web.exchange import EXCHANGE
+from proxy.web.request import exchange_of
 
 JSON = {"Content-Type": "application/json"}
 
@@ -30,7 +30,7 @@ async def index(request: web.Request) -> web.Response:
 
 async def health(request: web.Request) -> web.Response:
     """The process lives and its loop turns; says nothing about upstreams."""
-    exchange = request[EXCHANGE]
+    exchange = exchange_of(request)
     pools = {
         name: {"backends": len(pool.endpoints), "available": _available(pool)}
         for name, pool in exchange.runtime.pools.items()
@@ -40,7 +40,7 @@ async def health(request: web.Request) -> web.Response:
 
 async def ready(request: web.Request) -> web.Response:
     """Whether to send requests here: not while draining, not without any backend."""
-    exchange = request[EXCHANGE]
+    exchange = exchange_of(request)
     if exchange.connection.host.is_draining:
         return json_answer({"status": "draining"}, status=503)
     if not any(_available(pool) for pool in exchange.runtime.pools.values()):
@@ -50,19 +50,19 @@ async def ready(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     return web.Response(
-        body=await request[EXCHANGE].runtime.services.exposition(),
+        body=await exchange_of(request).runtime.services.exposition(),
         headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
     )
 
 
 async def models(request: web.Request) -> web.Response:
     """The models this key may use: those configured, and those the pools report."""
-    exchange = request[EXCHANGE]
+    exchange = exchange_of(request)
     return json_answer({"object": "list", "data": await exchange.runtime.visible_models(exchange.credential)})
 
 
 async def model(request: web.Request) -> web.Response:
-    exchange = request[EXCHANGE]
+    exchange = exchange_of(request)
     wanted = request.match_info["model"]
     for entry in await exchange.runtime.visible_models(exchange.credential):
         if entry["id"] == wanted:

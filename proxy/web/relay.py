@@ -16,6 +16,7 @@ from proxy.health.blame import BLAME_BYTES, blames
 from proxy.upstream.connection import Failure, Timeouts, UpstreamConnection
 from proxy.web.exchange import Exchange
 from proxy.web.rewrite import BROKEN_OFF, COMMENT, StreamRewrite
+from proxy.web.run import Pause
 from proxy.wire.headers import answer_head, interim_head
 from proxy.wire.http1 import AnswerHead, Framing
 
@@ -70,7 +71,9 @@ class Relay:
         self._pending = b""
         self._mode = Mode.PASS
         self._upstream: UpstreamConnection | None = None
-        self.done: asyncio.Future[Failure | None] = self._loop.create_future()
+        self._end = Pause()
+        self._failure: Failure | None = None
+        self._has_finished = False
         self.answer: AnswerHead | None = None
         self.declined = False  # the answer is left to another attempt; nothing of it was written
         self.is_late = False  # another attempt has begun its answer
@@ -102,7 +105,8 @@ class Relay:
             self._downstream.host.watch.add(self)
         try:
             upstream.begin(head, body, self, method=method, timeouts=timeouts)
-            return await self.done
+            await self._end
+            return self._failure
         except asyncio.CancelledError:
             if self._upstream is not None:
                 upstream.abandon()
@@ -112,6 +116,7 @@ class Relay:
             if self._judge.is_alone:
                 self._downstream.forwarding(None)
             self._downstream.host.watch.discard(self)
+            del self._judge  # it holds us: without the circle, all of a request's objects go at its end
 
     # -- flow control, from downstream -------------------------------------
 
@@ -358,8 +363,10 @@ class Relay:
         self._write(self._downstream_head(head, length=len(body)) + body)
 
     def _finish(self, failure: Failure | None) -> None:
-        if not self.done.done():
-            self.done.set_result(failure)
+        if not self._has_finished:
+            self._has_finished = True
+            self._failure = failure
+            self._end.end()
 
     def _downstream_head(self, head: AnswerHead, *, length: int | None = None) -> bytes:
         old_client = self._exchange.head.minor == 0

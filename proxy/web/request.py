@@ -5,7 +5,7 @@ so only they pay for it.
 """
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_parser import RawRequestMessage
@@ -17,17 +17,20 @@ from proxy.wire.http1 import Kind, RequestHead
 
 if TYPE_CHECKING:
     from proxy.web.downstream import DownstreamConnection
+    from proxy.web.exchange import Exchange
 
 _VERSIONS = (HttpVersion10, HttpVersion11)
 
 
 class Request(web.Request):
-    """What middlewares and handlers are given."""
+    """What middlewares and handlers are given; `exchange` is there from the first middleware on."""
+
+    ATTRS = web.Request.ATTRS | {"exchange", "connection", "_head"}
+    exchange: "Exchange"
 
     def __init__(self, connection: "DownstreamConnection", head: RequestHead) -> None:
-        self._protocol = connection  # type: ignore[assignment]  # it has what aiohttp asks it for
+        self.connection = connection
         self._head = head
-        self._state = {}
 
     def __getattr__(self, name: str) -> Any:
         """Called for what is not there: what aiohttp's constructor sets is fetched up now."""
@@ -37,16 +40,21 @@ class Request(web.Request):
         return getattr(self, name)
 
     def _fill(self) -> None:
-        connection: DownstreamConnection = self._protocol  # type: ignore[assignment]
+        connection = self.connection
         super().__init__(
             _message(self._head),
             connection.payload(),  # type: ignore[arg-type]  # it needs readany
-            connection,  # type: ignore[arg-type]
+            connection,  # type: ignore[arg-type]  # it has what aiohttp asks it for
             StreamWriter(connection, connection.loop),  # type: ignore[arg-type]  # transport and _drain_helper
             None,  # type: ignore[arg-type]
             connection.loop,
-            state=self._state,
+            state={},
         )
+
+
+def exchange_of(request: web.Request) -> "Exchange":
+    """For pages, which are called by aiohttp's router."""
+    return cast(Request, request).exchange
 
 
 def _message(head: RequestHead) -> RawRequestMessage:

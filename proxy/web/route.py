@@ -5,39 +5,74 @@ rewritten only where the upstream knows the model by another name, and then only
 in those bytes.
 """
 
-from typing import cast
+from collections.abc import Awaitable
 
 from aiohttp import web
 
+from proxy.access import Credential
 from proxy.balancers import Hint
-from proxy.balancers.affinity_key import BODY_KEYS, session_in_body
+from proxy.balancers.affinity_key import BODY_KEYS, SessionHeaders, session_in_body
 from proxy.errors import BadRequest, ModelNotFound, NotFound
 from proxy.runtime import Route
-from proxy.web.downstream import DownstreamConnection
 from proxy.web.errors import Handler
-from proxy.web.exchange import EXCHANGE, NO_HINT, Exchange
+from proxy.web.exchange import NO_HINT, Exchange
 from proxy.web.forward import forward
+from proxy.web.request import Request
 from proxy.wire.json_bytes import Peek, find_top_level, first_model, peek
 
 
 @web.middleware
-async def route(request: web.Request, handler: Handler) -> web.StreamResponse:
-    connection = cast(DownstreamConnection, request.protocol)
+def route(request: Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+    connection, exchange = request.connection, request.exchange
     if connection.is_routed and request.match_info.handler is not forward:
-        return await handler(request)
-    exchange = request[EXCHANGE]
-    runtime = exchange.runtime
-    if not runtime.forwards(exchange.head.target):
+        return handler(request)
+    if not exchange.facts.is_forwarded:
         raise NotFound("There is nothing at this path.")
-    if exchange.head.has_body:
-        exchange.body = await connection.read_body(runtime.config.server.max_body_size)
-    seen = _look(exchange)
-    _take_in(exchange, seen)
-    exchange.route = runtime.known_route(seen.model) or await runtime.route_for(seen.model)
-    if exchange.route is None:
+    body = connection.body_nowait(exchange.runtime.config.server.max_body_size)
+    if body is None:
+        return _read(request, handler)
+    exchange.body = body
+    if _find(exchange):
+        return handler(request)
+    return _ask(request, handler)
+
+
+async def _read(request: Request, handler: Handler) -> web.StreamResponse:
+    """Wait for the rest of the body."""
+    exchange = request.exchange
+    exchange.body = await request.connection.read_body(exchange.runtime.config.server.max_body_size)
+    return await (handler(request) if _find(exchange) else _ask(request, handler))
+
+
+async def _ask(request: Request, handler: Handler) -> web.StreamResponse:
+    """Ask the servers who has a model that is not configured."""
+    exchange = request.exchange
+    found = await exchange.runtime.route_for(exchange.model)
+    if found is None:
         raise ModelNotFound
-    exchange.hint = _hint(exchange, exchange.route)
+    _take(exchange, found)
     return await handler(request)
+
+
+def _find(exchange: Exchange) -> bool:
+    """Set the route if that can be done without asking anybody."""
+    seen = _look(exchange)
+    if seen.ambiguous:
+        raise BadRequest("The field is given more than once.", param="model")
+    exchange.model, exchange.model_span = seen.model, seen.model_span
+    if exchange.credential is not None and exchange.credential.allowed_models:
+        _check_allowed(exchange, exchange.credential)
+    found = exchange.runtime.known_route(seen.model)
+    if found is None:
+        return False
+    _take(exchange, found)
+    return True
+
+
+def _take(exchange: Exchange, found: Route) -> None:
+    exchange.route = found
+    if found.live.sessions is not None:
+        exchange.hint = _hint(exchange, found, found.live.sessions)
 
 
 def _look(exchange: Exchange) -> Peek:
@@ -50,10 +85,9 @@ def _look(exchange: Exchange) -> Peek:
     return peek(exchange.body)
 
 
-def _hint(exchange: Exchange, found: Route) -> Hint:
+def _hint(exchange: Exchange, found: Route, sessions: SessionHeaders) -> Hint:
     """The request's session, where that decides who gets it."""
-    sessions = found.live.sessions
-    if sessions is None or len(found.pool.endpoints) < 2:
+    if len(found.pool.endpoints) < 2:
         return NO_HINT
     hint = sessions.find(exchange.head.lines, exchange.model)
     if hint is not None:
@@ -61,18 +95,8 @@ def _hint(exchange: Exchange, found: Route) -> Hint:
     return session_in_body(find_top_level(exchange.body, BODY_KEYS), exchange.body, exchange.model)
 
 
-def _take_in(exchange: Exchange, seen: Peek) -> None:
-    if seen.ambiguous:
-        raise BadRequest("The field is given more than once.", param="model")
-    exchange.model, exchange.model_span = seen.model, seen.model_span
-    _check_allowed(exchange)
-
-
-def _check_allowed(exchange: Exchange) -> None:
+def _check_allowed(exchange: Exchange, credential: Credential) -> None:
     """A key for some models only must name one of them: an upstream's default is not its choice."""
-    credential = exchange.credential
-    if credential is None or not credential.allowed_models:
-        return
     if exchange.model is None:
         if exchange.body:
             raise BadRequest("This key needs the model to be named.", param="model")

@@ -6,7 +6,7 @@ once, with its line and its figures.
 
 import asyncio
 from random import getrandbits
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -15,8 +15,9 @@ from proxy.access import client_ip
 from proxy.web.access_line import json_line, text_line
 from proxy.web.answer import Sent
 from proxy.web.errors import Handler
-from proxy.web.exchange import EXCHANGE, Exchange
+from proxy.web.exchange import Exchange
 from proxy.web.facts import Facts
+from proxy.web.request import Request
 
 if TYPE_CHECKING:
     from proxy.web.downstream import DownstreamConnection
@@ -34,10 +35,9 @@ def new_request_id() -> str:
 
 
 @web.middleware
-async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
-    connection = cast("DownstreamConnection", request.protocol)
-    exchange = _exchange(connection)
-    request[EXCHANGE] = connection.exchange = exchange
+async def trace(request: Request, handler: Handler) -> web.StreamResponse:
+    connection = request.connection
+    request.exchange = connection.exchange = exchange = _exchange(connection)
     runtime = exchange.runtime
     runtime.enter()
     try:
@@ -61,7 +61,7 @@ async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _exchange(connection: "DownstreamConnection") -> Exchange:
     head, runtime = connection.head, connection.runtime
     assert head is not None
-    facts = Facts.of(head)
+    facts = Facts.of(head, runtime)
     exchange = Exchange(
         id=facts.given_id or new_request_id(),
         at=clock.wall(),

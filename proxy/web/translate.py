@@ -5,6 +5,7 @@ so does its answer. For the others the parsed body is rewritten here, and the
 exchange carries what rewrites the answer.
 """
 
+from collections.abc import Awaitable
 from dataclasses import replace
 
 import orjson
@@ -16,8 +17,9 @@ from proxy.errors import BadRequest
 from proxy.metrics import Metrics
 from proxy.usage.ask import UsageHider, ask_for_usage, takes_stream_options
 from proxy.web.errors import Handler
-from proxy.web.exchange import EXCHANGE, Exchange
+from proxy.web.exchange import Exchange
 from proxy.web.prefix import PrefixWatch, session_of
+from proxy.web.request import Request
 from proxy.web.rewrite import AnswerRewrite
 from proxy.wire.http1 import RequestHead, read_line
 from proxy.wire.json_bytes import peek
@@ -33,8 +35,15 @@ _IDENTITY = read_line(b"Accept-Encoding: identity")
 
 
 @web.middleware
-async def translate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    exchange = request[EXCHANGE]
+def translate(request: Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+    found = request.exchange.route
+    if found is None or not found.may_rewrite:
+        return handler(request)
+    return _translate(request, handler)
+
+
+async def _translate(request: Request, handler: Handler) -> web.StreamResponse:
+    exchange = request.exchange
     plan(exchange)
     try:
         return await handler(request)

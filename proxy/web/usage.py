@@ -12,7 +12,8 @@ from proxy.usage.meter import Metered
 from proxy.usage.record import Outcome, UsageRecord
 from proxy.usage.tokens import Usage, usage_from_headers
 from proxy.web.errors import Handler
-from proxy.web.exchange import EXCHANGE, Exchange
+from proxy.web.exchange import Exchange
+from proxy.web.request import Request
 
 TIMEOUT = Failure.FIRST_BYTE_TIMEOUT.value
 
@@ -27,8 +28,8 @@ _TIMEOUTS = (Failure.FIRST_BYTE_TIMEOUT.value, Failure.IDLE_TIMEOUT.value, Failu
 
 
 @web.middleware
-async def usage(request: web.Request, handler: Handler) -> web.StreamResponse:
-    exchange = request[EXCHANGE]
+async def usage(request: Request, handler: Handler) -> web.StreamResponse:
+    exchange = request.exchange
     if exchange.route is None:
         return await handler(request)
     if exchange.runtime.services.spool_is_full:
@@ -106,7 +107,7 @@ def _record(
         user_id=(credential.user_id or None) if credential is not None else None,
         session=_session(exchange, route),
         upstream_model=route.upstream_model.decode() if route.upstream_model is not None else None,
-        backend_url=endpoint.spec.url,
+        backend_url=endpoint.url,
         response_id=metered.response_id,
         usage=exchange.usage,
         tool_calls=tool_calls,
