@@ -15,18 +15,31 @@ class Page:
         self._notes.append(self._name)
 
 
-async def test_all_of_one_turn_is_flushed_in_the_next_in_order():
+async def test_one_alone_is_flushed_in_the_next_turn():
+    notes: list[str] = []
+    outflow = Outflow(asyncio.get_running_loop())
+
+    outflow.add(Page("one", notes))
+    assert notes == []
+    await asyncio.sleep(0)
+
+    assert notes == ["one"]
+
+
+async def test_several_wait_one_turn_more_and_are_flushed_in_order_with_what_that_turn_brings():
     notes: list[str] = []
     outflow = Outflow(asyncio.get_running_loop())
 
     outflow.add(Page("one", notes))
     outflow.add(Page("two", notes))
+    await asyncio.sleep(0)
     assert notes == []
+    outflow.add(Page("three", notes))
     await asyncio.sleep(0)
 
-    assert notes == ["one", "two"]
+    assert notes == ["one", "two", "three"]
     await asyncio.sleep(0)
-    assert notes == ["one", "two"]
+    assert notes == ["one", "two", "three"]
 
 
 async def test_what_a_flush_brings_waits_for_the_turn_after():
