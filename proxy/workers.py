@@ -24,6 +24,7 @@ from pathlib import Path
 from proxy import server
 from proxy.clock import monotonic
 from proxy.config import Config, ConfigError
+from proxy.heap import keep_freed_memory
 from proxy.listeners import Sockets, open_sockets, sibling
 from proxy.logs import follow_logging, set_up_logging
 from proxy.notify import notify, watchdog_seconds
@@ -48,6 +49,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 def serve(config: Config, reread: Reread, beside: Beside = contextlib.nullcontext) -> int:
     """Run a gateway of as many processes as it wants until a signal ends it; returns the exit status."""
     leave_no_core()
+    keep_freed_memory()
     if config.server.workers == 1:
         return server.serve(config, reread, beside)
     set_up_logging(config.log, in_thread=False)
