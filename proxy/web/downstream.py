@@ -121,7 +121,6 @@ class DownstreamConnection(asyncio.Protocol):
     # aiohttp's Request and StreamWriter ask their protocol for these.
     peername: object = None
     peer_ip = ""
-    sockname: object = None
     ssl_context: object = None
     max_field_size = max_line_size = 8190
     max_headers = 128
@@ -138,7 +137,6 @@ class DownstreamConnection(asyncio.Protocol):
         self.transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape only
         self.peername = peer = transport.get_extra_info("peername")
         self.peer_ip = str(peer[0]) if isinstance(peer, tuple) else "local"
-        self.sockname = transport.get_extra_info("sockname")
         self.ssl_context = transport.get_extra_info("sslcontext")
         self.host.connections.add(self)
         self.host.watch.add(self)
@@ -194,6 +192,11 @@ class DownstreamConnection(asyncio.Protocol):
     def body_nowait(self, limit: int) -> bytes | None:
         """The request's whole body if it is here in one piece, or empty; None to await `read_body`."""
         return whole(self._content, limit) if self._body is None else None
+
+    @property
+    def sockname(self) -> object:
+        """Our own address; aiohttp's Request asks its protocol for it."""
+        return self.transport.get_extra_info("sockname") if self.transport is not None else None
 
     def payload(self) -> RequestBody | Content:
         """The body, for aiohttp's `Request`."""

@@ -722,6 +722,16 @@ async def test_pipelined_requests_are_answered_in_their_order(port, upstream):
     assert bodies == [b"n%d" % number for number in range(20)]
 
 
+async def test_thousands_of_pipelined_requests_are_answered_one_after_the_other(port):
+    """What is answered without waiting must not pile up on the stack."""
+    count = 5000
+
+    async with await RawClient.connect(port) as client:
+        await client.send(b"GET /no-such-page HTTP/1.1\r\nHost: x\r\n\r\n" * count)
+        statuses = [(await client.read_response()).status for _ in range(count)]
+    assert statuses == [404] * count
+
+
 async def test_a_request_in_any_two_pieces_is_one_request(port, upstream):
     request = post(b"/v1/x?y", b"0123456789", b"X-Custom: 1")
 
