@@ -77,7 +77,11 @@ def _given_id(head: RequestHead) -> str | None:
 
 def repeats_another(head: RequestHead, given: bytes) -> bool:
     """Whether a request id is part of another header, which may be the one with the key."""
-    return any(given in line.value for line in head.lines if line.lower != b"x-request-id")
+    others: bytes | None = head.memo.get(repeats_another)
+    if others is None:
+        values = [line.value for line in head.lines if line.lower != b"x-request-id"]
+        others = head.memo[repeats_another] = b"\n".join(values)  # which no value holds
+    return given in others
 
 
 def _joined(head: RequestHead, lower: bytes) -> bytes | None:
