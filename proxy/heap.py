@@ -9,11 +9,11 @@ sets the same by environment variables, and those count.
 import os
 
 # mallopt(3)'s numbers, what each is called in the environment, and the value. 64 MiB are a few
-# hundred of an agent's prompts; larger pieces than 32 MiB come and go by themselves.
+# hundred of an agent's prompts; pieces from 4 MiB on come and go by themselves, each in full.
 _SETTINGS = (
     (-1, "MALLOC_TRIM_THRESHOLD_", 64 * 1024 * 1024),
     (-2, "MALLOC_TOP_PAD_", 1024 * 1024),
-    (-3, "MALLOC_MMAP_THRESHOLD_", 32 * 1024 * 1024),
+    (-3, "MALLOC_MMAP_THRESHOLD_", 4 * 1024 * 1024),
     (-8, "MALLOC_ARENA_MAX", 1),
 )
 
