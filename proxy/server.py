@@ -134,6 +134,8 @@ class Gateway:
         await self._idle(UNWIND_SECONDS)
         for door in self.doors:
             await door.close()
+        if self._background:  # a reload under way holds what it has opened until it is through
+            await asyncio.wait(self._background, timeout=UNWIND_SECONDS)
         await self.holder.close()
         await self.services.close(FORCED_FLUSH_SECONDS if self._forced.is_set() else FLUSH_SECONDS)
         self.pulse.stop()

@@ -209,6 +209,11 @@ class Gateway:
     def output(self) -> str:
         return self._read(self._out) + self._read(self._err)
 
+    @property
+    def log(self) -> str:
+        """Its log alone, which is on stderr."""
+        return self._read(self._err)
+
     def _read(self, path: Path) -> str:
         return path.read_bytes().decode("utf-8", "backslashreplace") if path.exists() else ""
 

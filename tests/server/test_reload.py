@@ -21,12 +21,10 @@ async def reload(gateway, configuration=None):
     """Send SIGHUP, and wait until it was taken or refused."""
     if configuration is not None:
         gateway.write(configuration)
-    said = len(gateway.output)
+    said = len(gateway.log)
     gateway.signal(signal.SIGHUP)
-    await eventually(
-        lambda: '"reloaded"' in gateway.output[said:] or "refused" in gateway.output[said:], "it"
-    )
-    return gateway.output[said:]
+    await eventually(lambda: '"reloaded"' in gateway.log[said:] or "refused" in gateway.log[said:], "it")
+    return gateway.log[said:]
 
 
 def hook(port, **more):
