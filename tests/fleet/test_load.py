@@ -42,7 +42,8 @@ KEYS = {
 
 # Of a gateway that is killed: records are safe once they are on the disk, which takes a moment.
 UNWRITTEN_SECONDS = 2.0
-PATIENCE = 60.0
+# A courier waits up to a minute between tries, and a spool left behind is looked for once a minute.
+PATIENCE = 150.0
 
 
 @dataclass
