@@ -1,7 +1,9 @@
 """Usage records in a table of a database that is there already, through SQLAlchemy.
 
 The table is created where it is missing; a record that is in it already is skipped, so
-that a repeated delivery counts once. Needs the extra `llmproxy[sql]`.
+that a repeated delivery counts once. A batch is one transaction: a row that the database
+turns down takes it back whole, until the courier asks for the rows singly. Needs the
+extra `llmproxy[sql]`.
 """
 
 from __future__ import annotations
@@ -30,6 +32,19 @@ class DatabaseTable:
         self._table: Table | None = None
 
     async def deliver(self, lines: Sequence[bytes], *, singly: bool = False) -> Delivery:
+        if not singly:
+            return await self._deliver(lines)
+        left: list[bytes] = []
+        reason = ""
+        for at, line in enumerate(lines):
+            delivery = await self._deliver([line])
+            left += delivery.left
+            reason = reason or delivery.reason
+            if len(delivery.refused) < len(delivery.left):  # what comes next would meet it too
+                return Delivery(left=[*left, *lines[at + 1 :]], refused=left[:-1], reason=delivery.reason)
+        return Delivery(left=left, refused=left, reason=reason)
+
+    async def _deliver(self, lines: Sequence[bytes]) -> Delivery:
         from sqlalchemy.exc import SQLAlchemyError
 
         rows, unreadable = readable_rows(lines)
@@ -37,8 +52,10 @@ class DatabaseTable:
             async with asyncio.timeout(self._timeout):
                 await self._insert(rows)
         except (SQLAlchemyError, OSError, ImportError) as exc:
+            self._table = None  # it may not be there (any more)
             # The type only: drivers put the address, and now and then the password, into the text.
-            return Delivery(left=lines, reason=type(exc).__name__)
+            refused = lines if _is_refusal(exc) else ()
+            return Delivery(left=lines, refused=refused, reason=type(exc).__name__)
         return Delivery(left=unreadable, refused=unreadable, reason="unreadable record" if unreadable else "")
 
     async def close(self) -> None:
@@ -62,6 +79,17 @@ class DatabaseTable:
                 await insert_after_asking(connection, self._table, rows)
             elif rows:
                 await connection.execute(statement, rows)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a value was turned down, and would be again, rather than that something does not work."""
+    from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+
+    if not isinstance(error, DBAPIError):
+        return False
+    # Data exceptions and violated constraints by the SQL standard; asyncpg's have no class of their own.
+    is_named = str(getattr(error.orig, "sqlstate", "")).startswith(("22", "23"))
+    return is_named or isinstance(error, (DataError, IntegrityError))
 
 
 async def insert_after_asking(connection: AsyncConnection, table: Table, rows: list[dict[str, Any]]) -> None:

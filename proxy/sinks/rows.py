@@ -20,16 +20,16 @@ def row(line: bytes) -> dict[str, Any]:
     usage = record.usage
     return {
         "id": record.id,
-        "request_id": record.request_id[:MAX_NAME],
+        "request_id": _text(record.request_id),
         "timestamp": datetime.fromtimestamp(record.time, UTC).replace(tzinfo=None),
         "user_id": _cut(record.user_id),
         "key_id": _cut(record.key_id),
         "key_name": _cut(record.key_name),
         "session": _cut(record.session),
-        "model": record.model[:MAX_NAME],
+        "model": _text(record.model),
         "upstream_model": _cut(record.upstream_model),
-        "method": record.method[:MAX_NAME],
-        "path": record.path[:MAX_PATH],
+        "method": _text(record.method),
+        "path": _text(record.path, MAX_PATH),
         "is_stream": record.stream,
         "pool": record.pool,
         "backend": record.backend,
@@ -62,5 +62,10 @@ def readable_rows(lines: Sequence[bytes]) -> tuple[list[dict[str, Any]], list[by
     return rows, unreadable
 
 
+def _text(text: str, length: int = MAX_NAME) -> str:
+    """Cut to the column, and without the one character that PostgreSQL has no place for."""
+    return text[:length].replace("\0", "\ufffd")
+
+
 def _cut(text: str | None) -> str | None:
-    return None if text is None else text[:MAX_NAME]
+    return None if text is None else _text(text)

@@ -5,7 +5,8 @@ import os
 import pwd
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -43,11 +44,21 @@ def server() -> Iterator[str]:
             run("pg_ctl", "stop", "-m", "immediate")
 
 
-def line(number: int) -> bytes:
+def line(number: int, *, model: str = "m", tool_calls: int = 0) -> bytes:
     return UsageRecord(
-        id=f"r-{number}", request_id="req", time=1_767_323_045.25, model="m", path="/v1/x", method="POST",
+        id=f"r-{number}", request_id="req", time=1_767_323_045.25, model=model, path="/v1/x", method="POST",
         backend="b", pool="p", status=200, outcome="complete", duration=0.5, usage=Usage(1, 2, 2**35),
+        tool_calls=tool_calls,
     ).to_json()  # fmt: skip
+
+
+async def ask(server: str, query: str) -> list[tuple]:
+    engine = create_async_engine(server)
+    async with engine.begin() as connection:
+        result = await connection.execute(text(query))
+        found = [tuple(row) for row in result] if result.returns_rows else []
+    await engine.dispose()
+    return found
 
 
 async def test_two_workers_fill_a_table_that_neither_had_and_repeats_count_once(server):
@@ -59,10 +70,55 @@ async def test_two_workers_fill_a_table_that_neither_had_and_repeats_count_once(
     assert not (await sinks[0].deliver([line(1)])).left
     for sink in sinks:
         await sink.close()
-    engine = create_async_engine(server)
-    async with engine.connect() as connection:
-        query = "SELECT count(*), min(timestamp)::text, max(total_tokens) FROM usage_records"
-        (found,) = await connection.execute(text(query))
-    await engine.dispose()
 
-    assert tuple(found) == (30, "2026-01-02 03:04:05.25", 2**35)
+    query = "SELECT count(*), min(timestamp)::text, max(total_tokens) FROM usage_records"
+    assert await ask(server, query) == [(30, "2026-01-02 03:04:05.25", 2**35)]
+
+
+@asynccontextmanager
+async def table(server: str, name: str) -> AsyncIterator[DatabaseTable]:
+    sink = DatabaseTable("db", url=server, table=name)
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+async def test_a_character_that_no_text_there_can_hold_stops_no_record(server):
+    async with table(server, "with_nul") as sink:
+        delivery = await sink.deliver([line(1, model="a\0b"), line(2)])
+
+    assert not delivery.left
+    assert await ask(server, "SELECT model FROM with_nul ORDER BY id") == [("a\ufffdb",), ("m",)]
+
+
+async def test_a_row_that_is_refused_is_found_and_the_others_pass(server):
+    poison = line(2, tool_calls=2**40)
+    async with table(server, "with_poison") as sink:
+        together = await sink.deliver([line(1), poison, line(3)])
+        singly = await sink.deliver([line(1), poison, line(3)], singly=True)
+
+    assert (len(together.left), len(together.refused)) == (3, 3)
+    assert (singly.left, singly.refused) == ([poison], [poison])
+    assert await ask(server, "SELECT id FROM with_poison ORDER BY id") == [("r-1",), ("r-3",)]
+
+
+async def test_a_table_that_is_not_there_any_more_is_made_again(server):
+    async with table(server, "lost") as sink:
+        assert not (await sink.deliver([line(1)])).left
+        await ask(server, "DROP TABLE lost")
+        assert (await sink.deliver([line(2)])).left == [line(2)]
+        assert not (await sink.deliver([line(2)])).left
+
+    assert await ask(server, "SELECT id FROM lost") == [("r-2",)]
+
+
+async def test_trouble_of_the_database_itself_refuses_no_record(server):
+    await ask(server, "CREATE ROLE reader LOGIN")
+    await ask(server, "ALTER ROLE reader SET default_transaction_read_only = on")
+    await ask(server, "CREATE TABLE closed (id text PRIMARY KEY)")
+    async with table(server.replace("//u@", "//reader@"), "closed") as sink:
+        delivery = await sink.deliver([line(1), line(2)], singly=True)
+
+    assert (delivery.left, list(delivery.refused)) == ([line(1), line(2)], [])
+    assert delivery.reason
