@@ -19,7 +19,7 @@ from proxy.config.types import (
     writes,
 )
 
-RetryCause = Literal["5xx", "first_byte_timeout", "no_answer"]
+RetryCause = Literal["5xx", "first_byte_timeout", "no_answer", "unresponsive"]
 
 
 class Timeouts(Section, frozen=True, kw_only=True):
@@ -145,7 +145,7 @@ class Retry(Section, frozen=True, kw_only=True):
         tuple[Annotated[int, Meta(ge=400, le=599)] | RetryCause, ...],
         says(
             "What is tried again: statuses, `5xx`, `first_byte_timeout`, `no_answer` (the connection ended "
-            "before the answer began); it may run twice."
+            "before the answer began), `unresponsive` (the server answers nobody any more); it may run twice."
         ),
     ] = (429, 502, 503, 504)
     budget: Annotated[

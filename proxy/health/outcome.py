@@ -20,6 +20,7 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     BAD_ANSWER = "bad_answer"
     CLIENT_CLOSED = "client_closed"
+    UNRESPONSIVE = "unresponsive"  # it was left while it answered nobody; who noticed that takes it out
     STALE = "stale_connection"  # a kept connection had ended; nothing was sent on it
 
 

@@ -14,7 +14,10 @@ from proxy.health.budget import Budget
 
 FIRST_BYTE_TIMEOUT = "first_byte_timeout"
 NO_ANSWER = "no_answer"
+UNRESPONSIVE = "unresponsive"
 ANY_5XX = "5xx"
+
+_OF_SILENCE = frozenset((FIRST_BYTE_TIMEOUT, NO_ANSWER, UNRESPONSIVE))
 
 # Beyond the Retry-After that all clients were given alike, up to a tenth of it is added by chance.
 RETRY_AFTER_JITTER = 0.1
@@ -45,8 +48,12 @@ class RetryPolicy:
     @property
     def follows_silence(self) -> bool:
         """Whether an endpoint that says nothing may be followed by another."""
-        causes = self.settings.retry_on if self.settings is not None else ()
-        return FIRST_BYTE_TIMEOUT in causes or NO_ANSWER in causes
+        return self.settings is not None and not _OF_SILENCE.isdisjoint(self.settings.retry_on)
+
+    @property
+    def leaves_unresponsive(self) -> bool:
+        """Whether a request is taken away from an endpoint that answers nobody."""
+        return self.settings is not None and UNRESPONSIVE in self.settings.retry_on
 
     def began(self, now: float) -> None:
         """A request came; what it may cost in retries is a share of all that came."""
@@ -72,6 +79,10 @@ class RetryPolicy:
     def wait_after_no_answer(self, made: int, *, now: float, elsewhere: bool) -> float | None:
         """As `wait_after_status`, for a connection that ended before its answer began."""
         return self._wait_after(NO_ANSWER, made, now=now, elsewhere=elsewhere)
+
+    def may_leave_unresponsive(self, made: int, *, now: float) -> bool:
+        """Whether a request may go elsewhere from an endpoint that answers nobody; it is counted."""
+        return self._wait_after(UNRESPONSIVE, made, now=now, elsewhere=True) is not None
 
     def _wait_after(self, cause: str, made: int, *, now: float, elsewhere: bool) -> float | None:
         settings = self.settings

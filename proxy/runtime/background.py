@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from proxy import clock
 from proxy.config import Config
 from proxy.config import schema_pools as schema
-from proxy.runtime.pools import LivePool, Transport, check_settings
+from proxy.runtime.pools import LivePool, Transport, check_settings, sentinel_settings
 from proxy.upstream.credentials import Tokens, TokenSettings
 from proxy.upstream.discovery import Discovery, Fetcher, Found, make_discovery
 from proxy.upstream.engines import Engines
 from proxy.upstream.prober import Prober
+from proxy.upstream.sentinel import Sentinel
 from proxy.wire.tunnel import OutboundProxy
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Background:
         self._chance = Random().random
         self._fetcher = Fetcher()
         self._prober = Prober(clock.monotonic, self._chance)
+        self._sentinel = Sentinel(self._chance)
         self._engines = Engines(clock.monotonic, self._chance)
         self._tokens = Tokens(self._fetcher, clock.wall, self._chance)
         self._sources: _Sources | None = None
@@ -67,12 +69,21 @@ class Background:
 
     def watch(self, pools: Iterable[LivePool]) -> None:
         """Work for the endpoints of these pools from now on."""
+        pools = tuple(pools)
         claimed = [(live.settings, endpoint) for live in pools for endpoint in live.pool.endpoints]
         self._prober.watch(
             {
                 endpoint: check_settings(settings.health_check)
                 for settings, endpoint in claimed
                 if settings.health_check.enabled
+            }
+        )
+        self._sentinel.watch(
+            {
+                endpoint: sentinel_settings(live.settings, endpoint)
+                for live in pools
+                if _has_alternatives(live)
+                for endpoint in live.pool.endpoints
             }
         )
         self._engines.watch(
@@ -90,6 +101,7 @@ class Background:
         if self._discovery is not None:
             await self._discovery.close()
         await self._prober.close()
+        await self._sentinel.close()
         await self._engines.close()
         await self._tokens.close()
         await self._fetcher.close()
@@ -109,6 +121,11 @@ class Background:
             changed=lambda pool, found: self.on_found(pool),
             chance=self._chance,
         )
+
+
+def _has_alternatives(live: LivePool) -> bool:
+    """Whether it matters that a server answers nobody: requests may go elsewhere."""
+    return len(live.pool.endpoints) > 1 or live.retry.leaves_unresponsive
 
 
 def token_settings(oauth: schema.OAuth, proxy: OutboundProxy | None) -> TokenSettings:

@@ -88,6 +88,13 @@ def _upstreams(metrics: Metrics, services: Services, holder: Holder) -> None:
         merge="max",
     )
     metrics.gauge(
+        "llmproxy_upstream_unresponsive",
+        "1 while it takes requests and answers nobody",
+        labels,
+        each(lambda endpoint: float(endpoint.is_unresponsive), max),
+        merge="max",
+    )
+    metrics.gauge(
         "llmproxy_queue_depth",
         "Requests that wait for a place in a pool",
         ("pool",),

@@ -21,6 +21,7 @@ from proxy.upstream.endpoint import Endpoint, EndpointSpec, Headers, split_url
 from proxy.upstream.pool import Pool
 from proxy.upstream.prober import CheckSettings
 from proxy.upstream.registry import EndpointRegistry, HealthSettings
+from proxy.upstream.sentinel import SentinelSettings
 from proxy.wire.tunnel import outbound_proxy
 
 
@@ -150,6 +151,12 @@ def check_settings(settings: schema.HealthCheck) -> CheckSettings:
         timeout=settings.timeout,
         expected=frozenset(settings.expected_status),
     )
+
+
+def sentinel_settings(settings: schema.Pool, endpoint: Endpoint) -> SentinelSettings:
+    checks, transport = settings.health_check, endpoint.spec.transport
+    assert isinstance(transport, Transport)
+    return SentinelSettings(transport.timeouts.connect, path=checks.path, method=checks.method)
 
 
 def workers_share(backends: tuple[schema.Backend, ...], workers: int) -> tuple[schema.Backend, ...]:

@@ -45,6 +45,7 @@ class Failure(Enum):
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     IDLE_TIMEOUT = "idle_timeout"
     TOTAL_TIMEOUT = "total_timeout"
+    UNRESPONSIVE = "unresponsive"  # the server answers nobody; said by who abandons it for that, never here
     CUT = "upstream_cut"
     BAD_BODY = "bad_framing"
     STALLED_READER = "client_stalled"
@@ -62,6 +63,8 @@ class Receiver(Protocol):
 
     def answer_ended(self) -> None: ...
     def answer_failed(self, failure: Failure) -> None: ...
+    def still_silent(self) -> None:
+        """No body byte has come, and for a while nothing at all; told again and again. One may abandon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._unsent:  # likewise: it is no answer to what has not been sent
             self._fail(Failure.UNSENT)
             return
-        self._last = self._loop.time()
+        self._last = self._home.heard = self._loop.time()
         self._feed(data)
 
     def eof_received(self) -> None:
@@ -184,11 +187,14 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._paused:
             if now - self._last > limits.idle:
                 self._fail(Failure.STALLED_READER)
-        elif not self._first_byte_seen:
-            if now - self._began > limits.first_byte:
-                self._fail(Failure.FIRST_BYTE_TIMEOUT)
-        elif now - self._last > limits.idle:
+        elif not self._first_byte_seen and now - self._began > limits.first_byte:
+            self._fail(Failure.FIRST_BYTE_TIMEOUT)
+        elif self._first_byte_seen and now - self._last > limits.idle:
             self._fail(Failure.IDLE_TIMEOUT)
+        elif now - self._last > self._home.patience:
+            self._home.was_silent(now)
+            if not self._first_byte_seen and self._receiver is not None:
+                self._receiver.still_silent()
 
     # -- reading the answer ------------------------------------------------
 

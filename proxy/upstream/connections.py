@@ -46,6 +46,9 @@ CAREFUL_SECONDS = 10.0
 ALWAYS = 3
 
 
+_NEVER = float("inf")
+
+
 class Habit:
     """Whether a server keeps its connections after one kind of answer, as far as it was seen."""
 
@@ -98,6 +101,9 @@ class Connections:
         self.outflow = Outflow(loop)
         self.is_tls = ssl is not None or (proxy is not None and proxy.is_tls)
         self.open = 0
+        self.heard = 0.0  # when anything last came from the server, by the loop's clock
+        self.patience = _NEVER  # seconds of silence after which somebody asks what is the matter
+        self._silence = asyncio.Event()
 
     @property
     def idle(self) -> int:
@@ -169,6 +175,16 @@ class Connections:
         habit = self._idle.pop(connection, None)
         if habit is not None and now - connection.idle_since < SILENT_CLOSE_SECONDS:
             habit.closed(now)
+
+    async def silence(self) -> None:
+        """Wait until a request has heard nothing for longer than `patience`, and nobody else has either."""
+        self._silence.clear()
+        await self._silence.wait()
+
+    def was_silent(self, now: float) -> None:
+        """An exchange has heard nothing for longer than `patience`."""
+        if now - self.heard > self.patience:
+            self._silence.set()
 
     def check(self, now: float) -> None:
         """Drop what has been idle for too long; called by the watch while anything is idle."""

@@ -156,6 +156,7 @@ class Endpoint:
         "_rewrites",
         "_ring",
         "connections",
+        "is_unresponsive",
         "load",
         "max_in_flight",
         "name",
@@ -176,6 +177,7 @@ class Endpoint:
         self.load = vitals.load
         self.max_in_flight = spec.max_in_flight
         self.weight = spec.weight
+        self.is_unresponsive = False  # it takes requests and answers nobody, not even a question
         self._is_ready = not spec.awaits_token
         self._ring = KeyRing(len(spec.keys)) if spec.keys else None
         self._headers = [_headers(spec, key) for key in spec.keys] or [spec.headers]
@@ -203,7 +205,12 @@ class Endpoint:
 
     def admits(self, now: float) -> bool:
         """Whether it may get a request, for all that is known."""
-        return self.is_up and self.vitals.breaker.admits(now)
+        return self.is_up and not self.is_unresponsive and self.vitals.breaker.admits(now)
+
+    def responds(self, yes: bool) -> None:
+        """Whether it answers anybody, as far as is known."""
+        self.is_unresponsive = not yes
+        self.vitals.changes.count += 1
 
     def settle_weight(self, now: float) -> bool:
         """Bring `weight` to what slow start allows by now; return whether it is still growing."""

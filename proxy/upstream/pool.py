@@ -4,8 +4,8 @@ Who may get it is worked out when something changes, not for every request:
 most requests find the list as the last one left it.
 
 An endpoint that the active checks call down gets nothing: asked whether it
-works, it said no. One that the breaker took out was only suspected by what
-requests met there; if that leaves nobody, suspicion is no reason to refuse and
+works, it said no. One that the breaker took out, or that has fallen silent, was
+only suspected by what requests met there; if that leaves nobody, suspicion is no reason to refuse and
 all that the checks have not condemned are used (Envoy's panic routing).
 """
 
@@ -80,6 +80,14 @@ class Pool:
         """Whether a lease that excludes these would find somebody."""
         return any(not endpoint.is_full for endpoint in self._unsuspected(exclude))
 
+    def has_responsive(self, now: float, exclude: Collection[Endpoint]) -> bool:
+        """Whether somebody who is not suspected of anything would get the request."""
+        return any(
+            not one.is_full and one.admits(now)
+            for one in self.endpoints
+            if one.weight > 0 and one not in exclude
+        )
+
     def lease(self, hint: Hint, now: float, exclude: Collection[Endpoint] = ()) -> Lease:
         """Claim the best endpoint that is not excluded, or raise Overloaded."""
         if self._seen != self._changes.count or now >= self._look_again_at:
@@ -121,7 +129,7 @@ class Pool:
         self._seen = self._changes.count
 
     def _unsuspected(self, exclude: Collection[Endpoint]) -> Sequence[Endpoint]:
-        """All that the checks have not condemned, whatever the breakers think."""
+        """All that the checks have not condemned, whatever else they are suspected of."""
         return tuple(e for e in self.endpoints if e.is_up and e.weight > 0 and e not in exclude)
 
     def _refusal(self) -> Overloaded:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from proxy.health.blame import outcome_of
 from proxy.runtime.routes import Route
@@ -26,15 +27,26 @@ _OUTCOMES = {
     Failure.FIRST_BYTE_TIMEOUT: Outcome.TIMEOUT,
     Failure.IDLE_TIMEOUT: Outcome.TIMEOUT,
     Failure.TOTAL_TIMEOUT: Outcome.TIMEOUT,
+    Failure.UNRESPONSIVE: Outcome.UNRESPONSIVE,
     Failure.STALLED_READER: Outcome.CLIENT_CLOSED,
 }
+
+
+class Chooser(Protocol):
+    """Whoever knows whether there is another attempt."""
+
+    def declines(self, attempt: "Attempt", head: AnswerHead, reason: bytes) -> bool:
+        """Whether this answer is left to another attempt."""
+
+    def leaves(self, attempt: "Attempt") -> bool:
+        """Asked during a silence: whether this server is left to try another."""
 
 
 class Attempt:
     """Runs once. It judges the answer for its relay (see web.relay.Judge)."""
 
     __slots__ = (
-        "_declines",
+        "_chooser",
         "_exchange",
         "_loop",
         "_route",
@@ -56,13 +68,13 @@ class Attempt:
         route: Route,
         lease: Lease,
         *,
-        declines: "Callable[[Attempt, AnswerHead, bytes], bool]",
+        chooser: Chooser,
         awaits_body: bool = False,
     ) -> None:
         self._exchange = exchange
         self._route = route
         self._loop = exchange.connection.loop
-        self._declines = declines
+        self._chooser = chooser
         self.awaits_body = awaits_body
         self.lease = lease
         self.endpoint = lease.endpoint
@@ -98,7 +110,10 @@ class Attempt:
         return self.wins is None
 
     def declines(self, head: AnswerHead, reason: bytes) -> bool:
-        return self._declines(self, head, reason)
+        return self._chooser.declines(self, head, reason)
+
+    def leaves(self) -> bool:
+        return self._chooser.leaves(self)
 
     def may_begin(self) -> bool:
         if self.wins is None:

@@ -53,6 +53,14 @@ _MAY_HAVE_RUN = (
 )
 
 
+_OUT_OF_TIME = (
+    Failure.FIRST_BYTE_TIMEOUT,
+    Failure.IDLE_TIMEOUT,
+    Failure.TOTAL_TIMEOUT,
+    Failure.UNRESPONSIVE,
+)
+
+
 async def forward(request: Request) -> web.StreamResponse:
     """Relay the request to its pool and the answer back."""
     exchange = request.exchange
@@ -164,7 +172,7 @@ class Attempts:
             self._exchange,
             route,
             lease,
-            declines=self._declines,
+            chooser=self,
             awaits_body=may_follow and not wants_head,
         )
 
@@ -180,7 +188,7 @@ class Attempts:
 
     # -- whether there is another attempt ----------------------------------
 
-    def _declines(self, attempt: Attempt, head: AnswerHead, reason: bytes) -> bool:
+    def declines(self, attempt: Attempt, head: AnswerHead, reason: bytes) -> bool:
         """Asked when an answer's head has come: leave it, and try again?"""
         if head.status < 400 or self._total >= MAX_ATTEMPTS:
             return False
@@ -200,6 +208,21 @@ class Attempts:
             self._avoid(endpoint)
             return True
         return bool(self._fallbacks) and head.status in FALLBACK_STATUSES
+
+    def leaves(self, attempt: Attempt) -> bool:
+        """Asked during a silence: a server that answers nobody is left where somebody else may answer."""
+        retry, now, endpoint = self._route.retry, self._loop.time(), attempt.endpoint
+        if not endpoint.is_unresponsive or not retry.leaves_unresponsive or self._total >= MAX_ATTEMPTS:
+            return False
+        excluded = [endpoint, *self._excluded]
+        if self._route.pool.has_responsive(now, excluded) and retry.may_leave_unresponsive(
+            self._made, now=now
+        ):
+            self._wait = 0.0
+            self._excluded.append(endpoint)
+            return True
+        self._wait = None
+        return any(fallback.pool.available for fallback in self._fallbacks)
 
     def _wait_after(self, failure: Failure | None, endpoint: Endpoint) -> float | None:
         """Seconds until the next attempt on this route after a failure, None if there is none."""
@@ -260,6 +283,6 @@ def _error(attempt: Attempt) -> ProxyError:
         return UpstreamFailed("The upstream server could not be reached.")
     if failure is Failure.NO_ANSWER:
         return UpstreamFailed("The upstream server closed the connection without an answer.")
-    if failure in (Failure.FIRST_BYTE_TIMEOUT, Failure.IDLE_TIMEOUT, Failure.TOTAL_TIMEOUT):
+    if failure in _OUT_OF_TIME:
         return UpstreamTimeout("The upstream server did not answer in time.")
     return UpstreamFailed("The upstream server sent something that is not a valid answer.")

@@ -59,6 +59,9 @@ class Judge(Protocol):
     def answered(self, head: AnswerHead) -> None:
         """The first bytes of the body have come."""
 
+    def leaves(self) -> bool:
+        """Asked during a silence: whether the request is taken away from its server."""
+
 
 class Relay:
     """Receives one attempt's answer (see upstream.connection.Receiver) and writes it downstream."""
@@ -201,6 +204,14 @@ class Relay:
                 self._write(self._pending + rest)
             self._downstream.cut(reset=self._mode is Mode.UNCHUNK)
         self._finish(failure)
+
+    def still_silent(self) -> None:
+        if self.began or self._is_early or not self._judge.leaves():
+            return
+        if self._upstream is not None:
+            self._upstream.abandon()
+        self.declined = True
+        self._finish(Failure.UNRESPONSIVE)
 
     # -- watch -------------------------------------------------------------
 

@@ -24,7 +24,11 @@ def opened(now: float = 0.0) -> Breaker:
 
 
 def test_outcomes_are_successes_or_failures_or_say_nothing() -> None:
-    assert set(Outcome) - SUCCESSES - FAILURES == {Outcome.CLIENT_CLOSED, Outcome.STALE}
+    assert set(Outcome) - SUCCESSES - FAILURES == {
+        Outcome.CLIENT_CLOSED,
+        Outcome.STALE,
+        Outcome.UNRESPONSIVE,
+    }
     assert not SUCCESSES & FAILURES
 
 

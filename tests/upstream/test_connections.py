@@ -26,6 +26,7 @@ class Answer:
     status: int = 0
     raw: bytes = b""
     body: bytes = b""
+    silences: int = 0
 
     def __post_init__(self) -> None:
         self.done: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
@@ -45,6 +46,9 @@ class Answer:
 
     def answer_failed(self, failure: Failure) -> None:
         self.done.set_result(failure)
+
+    def still_silent(self) -> None:
+        self.silences += 1
 
 
 class Home:
@@ -179,6 +183,32 @@ async def test_an_early_answer_survives_the_reset_behind_it(homes):
         answer, failure = await homes(upstream.port).ask(body=b"x" * 8_000_000)
 
     assert (answer.status, answer.body, failure) == (413, b"big", None)
+
+
+async def test_a_silence_is_told_while_no_body_byte_has_come(homes):
+    async with ScriptedUpstream(writes(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", then="stall")) as up:
+        home = homes(up.port)
+        home.connections.patience = 0.2
+        silence = asyncio.create_task(home.connections.silence())
+
+        answer, _ = await home.ask(Timeouts(first_byte=2.0))
+
+        assert answer.silences > 0
+        await silence
+
+
+async def test_it_is_no_silence_while_another_hears_something(homes):
+    connections = homes(1).connections
+    connections.patience, connections.heard = 2.0, 10.0
+    silence = asyncio.create_task(connections.silence())
+    await asyncio.sleep(0)
+
+    connections.was_silent(11.9)
+    await asyncio.sleep(0)
+    assert not silence.done()
+
+    connections.was_silent(12.1)
+    await silence
 
 
 async def test_the_first_byte_the_idle_and_the_total_time_have_limits(homes):

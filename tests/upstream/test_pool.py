@@ -173,6 +173,22 @@ def test_suspicion_of_everybody_is_no_reason_to_refuse() -> None:
     assert names_leased(pool, 1.0) == {"a", "b"}
 
 
+def test_a_silent_endpoint_gets_nothing_while_another_responds() -> None:
+    pool = pool_of("a", "b")
+    silent, other = pool.endpoints
+
+    silent.responds(False)
+    assert names_leased(pool, 0.0) == {"b"}
+    assert not pool.has_responsive(0.0, [other])
+
+    other.responds(False)
+    assert names_leased(pool, 0.0) == {"a", "b"}
+
+    silent.responds(True)
+    assert names_leased(pool, 0.0) == {"a"}
+    assert pool.has_responsive(0.0, [other])
+
+
 def test_a_success_under_general_suspicion_clears_the_endpoint() -> None:
     pool = pool_of("a", "b")
     fail(pool, 0, 0.0)
