@@ -17,7 +17,8 @@ import orjson
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from proxy.adapters import ChatAdapters, ReasoningOptions, ToolCallOptions
+from proxy.adapters.base import ReasoningOptions, ToolCallOptions
+from proxy.adapters.chat import ChatAdapters
 from proxy.adapters.tool_calls.formats import KINDS
 from proxy.adapters.tool_calls.render import Call, render_calls
 

@@ -14,8 +14,9 @@ from proxy.config import Config
 from proxy.config import schema_pools as schema
 from proxy.runtime.pools import LivePool, Transport, check_settings, sentinel_settings
 from proxy.upstream.credentials import Tokens, TokenSettings
-from proxy.upstream.discovery import Discovery, Fetcher, Found, make_discovery
+from proxy.upstream.discovery import Discovery, Found
 from proxy.upstream.engines import Engines
+from proxy.upstream.fetch import Fetcher
 from proxy.upstream.prober import Prober
 from proxy.upstream.sentinel import Sentinel
 from proxy.wire.tunnel import OutboundProxy
@@ -107,6 +108,8 @@ class Background:
         await self._fetcher.close()
 
     def _make(self, config: Config) -> Discovery:
+        from proxy.upstream.discovery.sources import make_discovery  # all kinds of sources, which few need
+
         databases = {database.name: database for database in config.storage.databases}
 
         def engine(name: str) -> "AsyncEngine":

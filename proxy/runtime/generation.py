@@ -8,7 +8,7 @@ from pathlib import Path
 from proxy import clock
 from proxy.access import Credential, may_use, trusted_networks
 from proxy.config import Config, schema_pools
-from proxy.runtime.adapters import model_adapters, vocabulary
+from proxy.runtime.adapters import adapters_by_model, vocabulary
 from proxy.runtime.keys import Keys
 from proxy.runtime.pools import LivePool, live_pool, workers_share
 from proxy.runtime.routes import Route, Routes
@@ -68,7 +68,7 @@ class Runtime:
             config.models, config.routing.fallback, pools=self.live.keys(), default_pool=default_pool
         )
         self.routes = Routes(
-            table, self.live, model_adapters(config.models, services.secret, services.adapter_memory)
+            table, self.live, adapters_by_model(config.models, services.secret, services.adapter_memory)
         )
         # With one pool, no names of its own and no limits by model, every model goes the same way.
         self.models_matter = (

@@ -1,8 +1,8 @@
 """Where a model's requests go, ready to be used: pools, names, time-outs, what else to try."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from proxy.adapters import ModelAdapters
 from proxy.config import schema_pools as schema
 from proxy.health.retry import RetryPolicy
 from proxy.runtime.pools import LivePool, Transport
@@ -10,6 +10,9 @@ from proxy.upstream.connection import Timeouts
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.models import Hop, ModelTable
 from proxy.upstream.pool import Pool
+
+if TYPE_CHECKING:
+    from proxy.adapters.model import ModelAdapters
 
 # Distinct model names whose routes are remembered: those not configured come from clients.
 MAX_REMEMBERED = 1024
@@ -23,7 +26,7 @@ class Route:
     live: LivePool
     upstream_model: bytes | None = None  # what the upstream calls it, where that is another name
     model: schema.Model | None = None
-    adapters: ModelAdapters | None = None
+    adapters: "ModelAdapters | None" = None
     fallbacks: "tuple[Route, ...]" = ()
     pool: Pool = field(init=False, repr=False, compare=False)
     retry: RetryPolicy = field(init=False, repr=False, compare=False)
@@ -62,7 +65,7 @@ class Routes:
     """Turns model names into routes, and remembers them."""
 
     def __init__(
-        self, table: ModelTable, pools: dict[str, LivePool], adapters: dict[str, ModelAdapters]
+        self, table: ModelTable, pools: dict[str, LivePool], adapters: "dict[str, ModelAdapters]"
     ) -> None:
         self._table = table
         self._adapters = adapters

@@ -9,7 +9,7 @@ from pathlib import Path
 from secrets import token_bytes
 from typing import IO
 
-from proxy.adapters import AdapterMemory
+from proxy.adapters.memory import AdapterMemory
 from proxy.clock import monotonic
 from proxy.config import Config
 from proxy.config.schema import AccessLog as AccessSettings

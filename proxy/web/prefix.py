@@ -4,13 +4,13 @@ import logging
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
-from proxy.adapters import PrefixGuard
-from proxy.adapters.prefix_table import Divergence
 from proxy.balancers.affinity_key import BODY_KEYS, SessionHeaders, session_in_body
 from proxy.usage.tokens import Usage
 from proxy.wire.openai import Json
 
 if TYPE_CHECKING:
+    from proxy.adapters.prefix_guard import PrefixGuard
+    from proxy.adapters.prefix_table import Divergence
     from proxy.metrics import Metrics
     from proxy.web.exchange import Exchange
 
@@ -27,7 +27,7 @@ class PrefixWatch:
 
     __slots__ = ("_guard", "_key", "_label", "lines")
 
-    def __init__(self, guard: PrefixGuard, label: str, key: Hashable) -> None:
+    def __init__(self, guard: "PrefixGuard", label: str, key: Hashable) -> None:
         self._guard = guard
         self._label = label
         self._key = key
@@ -57,7 +57,7 @@ class PrefixWatch:
         metrics.events["prefix_cached_tokens", self._label] += usage.cached
         self._guard.used(self._key, prompt_tokens=usage.prompt, cached_tokens=usage.cached)
 
-    def _report(self, found: Divergence, metrics: "Metrics", *, is_alarming: bool) -> None:
+    def _report(self, found: "Divergence", metrics: "Metrics", *, is_alarming: bool) -> None:
         metrics.count("prefix_diverged", self._label)
         metrics.count("prefix_diverged_in", found.part)
         self.lines += _LINES % (found.at, found.part.encode("ascii"))

@@ -4,17 +4,20 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
-from proxy.adapters import NormalizeErrors, StreamTranslator, ToolCallRepair, Translation
+from proxy.adapters.base import StreamTranslator, Translation
 from proxy.adapters.chat_choice import place_of
 from proxy.adapters.edited_stream import EditedStream
-from proxy.adapters.normalize_errors import normalized
+from proxy.adapters.normalize_errors import NormalizeErrors, normalized
 from proxy.usage.ask import UsageHider
 from proxy.wire.http1 import AnswerHead, read_line
 from proxy.wire.openai import encoded, parsed
+
+if TYPE_CHECKING:
+    from proxy.adapters.normalize_tool_calls import ToolCallRepair
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ class AnswerRewrite:
     is_anthropic: bool = False  # whose errors have a form of their own
     translation: Translation | None = None
     hider: UsageHider | None = None
-    calls: ToolCallRepair | None = None
+    calls: "ToolCallRepair | None" = None
     errors: NormalizeErrors | None = None
     edited: EditedStream | None = None
     failed_wholes: int = 0

@@ -7,11 +7,12 @@ exchange carries what rewrites the answer.
 
 from collections.abc import Awaitable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import orjson
 from aiohttp import web
 
-from proxy.adapters import ClampMaxTokens, ModelAdapters, NormalizeErrors, PrefixGuard
+from proxy.adapters.normalize_errors import NormalizeErrors
 from proxy.config import schema_pools as schema
 from proxy.errors import BadRequest
 from proxy.metrics import Metrics
@@ -24,6 +25,11 @@ from proxy.web.rewrite import AnswerRewrite
 from proxy.wire.http1 import RequestHead, read_line
 from proxy.wire.json_bytes import peek
 from proxy.wire.openai import Json, parsed_request
+
+if TYPE_CHECKING:
+    from proxy.adapters.clamp_max_tokens import ClampMaxTokens
+    from proxy.adapters.model import ModelAdapters
+    from proxy.adapters.prefix_guard import PrefixGuard
 
 CHAT = b"/chat/completions"
 MESSAGES = b"/messages"  # Anthropic's
@@ -83,7 +89,7 @@ def _prepare(exchange: Exchange, model: schema.Model) -> None:
         exchange.head = _asking_for_identity(exchange.head)
 
 
-def _adapt(exchange: Exchange, adapters: ModelAdapters, path: bytes, rewrite: AnswerRewrite) -> None:
+def _adapt(exchange: Exchange, adapters: "ModelAdapters", path: bytes, rewrite: AnswerRewrite) -> None:
     """Rewrite the request, and see to what its answer needs."""
     is_messages = path.endswith(MESSAGES)
     if adapters.normalizes_errors:
@@ -106,7 +112,7 @@ def _adapt(exchange: Exchange, adapters: ModelAdapters, path: bytes, rewrite: An
         _watch_prefix(exchange, adapters.guard, body, sent)
 
 
-def _watch_prefix(exchange: Exchange, guard: PrefixGuard, body: Json, sent: Json) -> None:
+def _watch_prefix(exchange: Exchange, guard: "PrefixGuard", body: Json, sent: Json) -> None:
     session = session_of(exchange, body)
     key = guard.key(session, sent) if session is not None else None
     if key is not None:
@@ -114,7 +120,7 @@ def _watch_prefix(exchange: Exchange, guard: PrefixGuard, body: Json, sent: Json
         exchange.prefix.compare(sent, exchange.runtime.services.metrics)
 
 
-def _translated(body: Json, adapters: ModelAdapters, rewrite: AnswerRewrite) -> Json:
+def _translated(body: Json, adapters: "ModelAdapters", rewrite: AnswerRewrite) -> Json:
     """A chat request for the upstream; the same object if its bytes may go as they came."""
     rewrite.calls = adapters.repair(body)
     translation = adapters.chat.plan(body) if adapters.chat is not None else None
@@ -125,7 +131,7 @@ def _translated(body: Json, adapters: ModelAdapters, rewrite: AnswerRewrite) -> 
     return translation.request(body)
 
 
-def _clamp(exchange: Exchange, clamp: ClampMaxTokens) -> None:
+def _clamp(exchange: Exchange, clamp: "ClampMaxTokens") -> None:
     clamped = clamp.rewrite(exchange.body)
     if clamped is not exchange.body:
         exchange.runtime.services.metrics.count("max_tokens_clamped", _label(exchange))

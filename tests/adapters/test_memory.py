@@ -1,6 +1,6 @@
 """What adapters learn belongs to models, however often these are built anew."""
 
-from proxy.adapters import AdapterMemory
+from proxy.adapters.memory import AdapterMemory
 
 
 def test_a_rate_is_the_models_until_it_is_forgotten():

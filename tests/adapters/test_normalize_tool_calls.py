@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit.chat import DONE, data_of, event, tool
 
-from proxy.adapters import ToolCallRepair
 from proxy.adapters.edited_stream import EditedStream
 from proxy.adapters.native_arguments import MAX_JUDGED_CHARS
 from proxy.adapters.native_calls import MAX_CALLS, MAX_WAITING_CHARS
+from proxy.adapters.normalize_tool_calls import ToolCallRepair
 from proxy.wire.sse import SseDecoder
 
 TOOLS = [tool("write"), tool("read"), tool("read_all"), tool("go")]

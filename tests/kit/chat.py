@@ -6,7 +6,8 @@ from itertools import count
 
 import orjson
 
-from proxy.adapters import ChatAdapters, ReasoningOptions, ToolCallOptions
+from proxy.adapters.base import ReasoningOptions, ToolCallOptions
+from proxy.adapters.chat import ChatAdapters
 
 ENVELOPE = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": "m"}
 DONE = b"data: [DONE]\n\n"

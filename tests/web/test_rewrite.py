@@ -2,7 +2,7 @@
 
 import logging
 
-from proxy.adapters import NormalizeErrors
+from proxy.adapters.normalize_errors import NormalizeErrors
 from proxy.web.rewrite import AnswerRewrite
 from proxy.wire.http1 import AnswerHead, Framing, read_line
 

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from proxy.config import schema_pools as schema
-from proxy.upstream.discovery import backends_of, make_discovery
+from proxy.upstream.discovery import backends_of
 from proxy.upstream.discovery.base import Found, SourceFailed
 from proxy.upstream.discovery.discovery import Discovery, Watched, joined, with_names
+from proxy.upstream.discovery.sources import make_discovery
 from proxy.upstream.fetch import Fetcher
 
 A, B, C = Found("http://a:1"), Found("http://b:1"), Found("http://c:1")
