@@ -7,33 +7,29 @@ process per request, client and server aside. What Redis itself uses is told bes
 import argparse
 import asyncio
 import hashlib
-import json
 import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
-from time import clock_gettime, sleep
+from time import sleep
 from typing import Any
 
 from proxy.bench.client import Client, Target
 from proxy.bench.run import WORKLOADS, body_of
-from proxy.bench.servers import CPU_CLOCK, Server, gateway_settings, started
+from proxy.bench.servers import Server, configured, everything_on, started
 
 STORES = ("memory", "redis")
 WARM_SECONDS = 0.5
 
 
-def cpu_seconds(pid: int) -> float:
-    return clock_gettime((~pid << 3) | CPU_CLOCK)
-
-
 def settings(upstream: str, key: str, folder: Path, storage: str, redis: Path) -> dict[str, Any]:
     """Everything on, with global and per-key limits on requests, tokens and concurrency."""
-    whole = gateway_settings(upstream, "", hashlib.sha256(key.encode()).hexdigest(), folder)
+    backend = {"name": "upstream", "url": upstream}
+    whole = everything_on([backend], hashlib.sha256(key.encode()).hexdigest(), folder)
     plenty = 1_000_000
     whole["rate_limit"]["per_key"] |= {"max_concurrent": plenty}
     whole["rate_limit"] |= {"storage": storage}
@@ -45,13 +41,12 @@ async def gateway(
     stack: AsyncExitStack, upstream: str, key: str, storage: str, redis: Path
 ) -> tuple[Target, Server]:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmproxy-bench-")))
-    file = folder / "llmproxy.json"
-    file.write_text(json.dumps(settings(upstream, key, folder, storage, redis)), encoding="utf-8")
-    server = await stack.enter_async_context(started("run", "-c", str(file)))
+    whole = settings(upstream, key, folder, storage, redis)
+    server = await stack.enter_async_context(configured(whole, folder))
     return Target.of(server.url, key), server
 
 
-async def window(target: Target, clients: int, seconds: float, cpu: Callable[[], list[float]]) -> list[float]:
+async def window(target: Target, clients: int, seconds: float, servers: Sequence[Server]) -> list[float]:
     """Microseconds of each process's CPU time for each request that was answered meanwhile."""
     request = target.request("POST", "/v1/chat/completions", body_of(WORKLOADS[0], "demo"))
     asking = [Client(target) for _ in range(clients)]
@@ -62,13 +57,16 @@ async def window(target: Target, clients: int, seconds: float, cpu: Callable[[],
             answer = await client.ask(request)
             assert answer.status == 200, answer.status
 
+    def answered() -> int:
+        return sum(len(client.answers) for client in asking)
+
     async with asyncio.TaskGroup() as group:
         for client in asking:
             group.create_task(ask(client))
         await asyncio.sleep(WARM_SECONDS)
-        began, before = sum(len(client.answers) for client in asking), cpu()
+        began, before = answered(), [server.cpu_seconds() for server in servers]
         await asyncio.sleep(seconds)
-        after, ended = cpu(), sum(len(client.answers) for client in asking)
+        ended, after = answered(), [server.cpu_seconds() for server in servers]
         stop.set()
     for client in asking:
         client.close()
@@ -88,10 +86,8 @@ async def measure(redis: Path, redis_pid: int, rounds: int, seconds: float) -> N
             for number in range(rounds):
                 for storage in STORES if number % 2 else STORES[::-1]:
                     target, server = gateways[storage]
-                    pids = (server.pid, redis_pid)
-                    found[storage].append(
-                        await window(target, clients, seconds, lambda pids=pids: [*map(cpu_seconds, pids)])  # type: ignore[misc]
-                    )
+                    both = server, Server("", redis_pid)
+                    found[storage].append(await window(target, clients, seconds, both))
             print(row(clients, found["memory"], found["redis"]), flush=True)
 
 

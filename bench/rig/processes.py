@@ -1,7 +1,6 @@
 """The processes of a measurement, and what they use: CPU time and memory, from the kernel."""
 
 import asyncio
-import json
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -11,7 +10,8 @@ from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from time import clock_gettime
 from typing import Any
 
-from proxy.bench.servers import CPU_CLOCK, started
+from proxy.bench import servers
+from proxy.bench.servers import CPU_CLOCK, configured
 from rig.engine import addresses
 
 HERE = Path(__file__).resolve().parent.parent
@@ -54,16 +54,9 @@ def status(pid: int, field: str) -> int:
 @asynccontextmanager
 async def gateway(folder: Path, settings: Mapping[str, Any]) -> AsyncIterator[Gateway]:
     """`llmproxy run` with these settings, on a port that is free, from ready to ended."""
-    file = _written(folder, {**settings, "server": {"listen": "127.0.0.1:0", **settings["server"]}})
-    async with started("run", "-c", str(file)) as server:
-        yield Gateway(server.url, server.pid)
-
-
-def _written(folder: Path, settings: Mapping[str, Any]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "llmproxy.json"
-    file.write_text(json.dumps(settings), encoding="utf-8")
-    return file
+    server = {"listen": "127.0.0.1:0", **settings["server"]}
+    async with configured({**settings, "server": server}, folder) as running:
+        yield Gateway(running.url, running.pid)
 
 
 @asynccontextmanager
@@ -85,25 +78,11 @@ async def engine(count: int = 1) -> AsyncIterator[list[str]]:
 
 
 def everything_on(folder: Path, backends: list[str], **more: Any) -> dict[str, Any]:
-    """What a metered gateway has switched on: limits, usage with spool, metrics, access log."""
-    plenty = 1_000_000
-    return {
-        "server": {"shutdown_timeout": 0, "max_body_size": "100MiB", **more.pop("server", {})},
-        "log": {"level": "warning", "format": "text"},
-        "auth": {"pipeline": [{"name": "bench", "type": "static", "keys": [{"sha256": digest(0)}]}]},
-        "backends": [{"name": f"b{number}", "url": url} for number, url in enumerate(backends)],
-        "health_check": {"enabled": False},
-        "rate_limit": {
-            "global": {"requests_per_second": plenty, "max_concurrent": plenty},
-            "per_key": {"requests_per_second": plenty, "tokens_per_minute": 1000 * plenty},
-        },
-        "usage": {
-            "reporters": [{"name": "bench", "type": "builtin", "path": str(folder / "usage.db")}],
-            "spool": {"path": str(folder / "spool")},
-        },
-        "logging": {"access": {"output": "file", "file": {"path": str(folder / "access.log")}}},
-        **more,
-    }
+    """What `llmproxy bench` switches on, for the key 0 and bodies of any size; `more` comes over it."""
+    named = [{"name": f"b{number}", "url": url} for number, url in enumerate(backends)]
+    settings = servers.everything_on(named, digest(0), folder)
+    server = {**settings["server"], "max_body_size": "100MiB", **more.pop("server", {})}
+    return {**settings, "server": server, "health_check": {"enabled": False}, **more}
 
 
 def key(number: int) -> str:

@@ -29,9 +29,6 @@ class Quota:
     def used_at(self, now: float) -> int:
         return 0 if self.is_due(now) else self.used
 
-    def left_at(self, now: float) -> int:
-        return max(0, self.total - self.used_at(now))
-
     def is_due(self, now: float) -> bool:
         """Whether a period has begun since the use was last set to 0."""
         start = period_start(self.period, now)

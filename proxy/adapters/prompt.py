@@ -84,12 +84,6 @@ def filled(template: str, **parts: str) -> str:
     return "".join(text)
 
 
-def missing_placeholders(template: str, format: Format) -> list[str]:
-    """What a template must have and does not: a prompt without it would never lead to a call."""
-    needed = [("{tools}", "{tools_list}")] + [("{trigger}", "{trigger_signal}")] * format.trigger
-    return [names[-1] for names in needed if not any(name in template for name in names)]
-
-
 def with_system(messages: Sequence[Any], text: str) -> list[Any]:
     """The messages with a text at the end of the system message; there is never a second one."""
     if messages and is_system(messages[0]):

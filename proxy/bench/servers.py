@@ -5,7 +5,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,16 +70,15 @@ async def _ready_url(process: asyncio.subprocess.Process) -> str:
     raise BenchError("a server of the benchmark did not start; what it said stands above")
 
 
-def gateway_settings(upstream: str, upstream_key: str, key: str, folder: Path) -> dict[str, Any]:
+def everything_on(backends: Sequence[Mapping[str, Any]], key_sha256: str, folder: Path) -> dict[str, Any]:
     """What a metered gateway has switched on: keys, limits, usage records, metrics and access lines."""
     plenty = 1_000_000
+    keys = [{"sha256": key_sha256, "name": "bench"}]
     return {
         "server": {"listen": "127.0.0.1:0", "shutdown_timeout": 0},
         "log": {"level": "warning", "format": "text"},
-        "auth": {
-            "pipeline": [{"name": "bench", "type": "static", "keys": [{"sha256": key, "name": "bench"}]}]
-        },
-        "backends": [{"name": "upstream", "url": upstream, "api_key": upstream_key}],
+        "auth": {"pipeline": [{"name": "bench", "type": "static", "keys": keys}]},
+        "backends": backends,
         "rate_limit": {
             "global": {"requests_per_second": plenty, "max_concurrent": plenty},
             "per_key": {"requests_per_second": plenty, "tokens_per_minute": 1000 * plenty},
@@ -95,10 +94,21 @@ def gateway_settings(upstream: str, upstream_key: str, key: str, folder: Path) -
 @asynccontextmanager
 async def gateway(upstream: str, upstream_key: str, key_sha256: str, folder: Path) -> AsyncIterator[Server]:
     """A gateway in front of the upstream, with everything on."""
-    file = folder / "llmproxy.json"
-    file.touch(mode=0o600)  # it holds the upstream's key
-    file.write_text(
-        json.dumps(gateway_settings(upstream, upstream_key, key_sha256, folder)), encoding="utf-8"
-    )
-    async with started("run", "-c", str(file)) as server:
+    backend = {"name": "upstream", "url": upstream, "api_key": upstream_key}
+    async with configured(everything_on([backend], key_sha256, folder), folder) as server:
         yield server
+
+
+@asynccontextmanager
+async def configured(settings: Mapping[str, Any], folder: Path) -> AsyncIterator[Server]:
+    """A gateway with these settings, which are written to this folder."""
+    async with started("run", "-c", str(_written(settings, folder))) as server:
+        yield server
+
+
+def _written(settings: Mapping[str, Any], folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "llmproxy.json"
+    file.touch(mode=0o600)  # it may hold the upstream's key
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    return file

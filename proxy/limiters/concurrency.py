@@ -23,9 +23,6 @@ class Slots:
         self.open = 0
         self.held = 0.0
 
-    def is_free(self) -> bool:
-        return not self.limit or self.open < self.limit
-
     def take(self) -> None:
         self.open += 1
 

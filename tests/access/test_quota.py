@@ -47,7 +47,6 @@ def test_use_of_a_past_period_is_no_use_now():
 
     assert quota.used_at(at("2026-03-01T23:59:59")) == 100
     assert quota.used_at(at("2026-03-02T00:00:00")) == 0
-    assert quota.left_at(at("2026-03-02T00:00:00")) == 100
 
 
 def test_a_debit_begins_the_new_period():
@@ -93,7 +92,6 @@ def test_without_a_period_everything_is_counted_for_ever():
     quota = Quota(100, used=90)
 
     assert quota.debited(20, 4e9).used == 110
-    assert quota.debited(20, 4e9).left_at(5e9) == 0
 
 
 def test_use_that_was_never_reset_lies_in_a_past_period():

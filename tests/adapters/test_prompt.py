@@ -3,7 +3,7 @@ import itertools
 import pytest
 from kit.chat import TOOLS, adapters, request, tool
 
-from proxy.adapters.prompt import derived_trigger, filled, missing_placeholders, with_system
+from proxy.adapters.prompt import derived_trigger, filled, with_system
 from proxy.adapters.prompt_styles import style_of
 from proxy.adapters.tool_calls.format import Body
 from proxy.adapters.tool_calls.formats import KINDS
@@ -189,20 +189,6 @@ def test_what_a_template_is_filled_with_is_not_searched_again():
 
 def test_a_template_may_show_the_example():
     assert "<function=TOOL_NAME>" in prompt(prompt="{example}")
-
-
-@pytest.mark.parametrize(
-    ("format", "template", "missing"),
-    [
-        ("hermes", "{tools}", []),
-        ("hermes", "{tools_list}", []),
-        ("hermes", "nothing", ["{tools_list}"]),
-        ("toolify_xml", "{tools}", ["{trigger_signal}"]),
-        ("toolify_xml", "{tools} {trigger}", []),
-    ],
-)
-def test_a_template_without_tools_is_found_out(format, template, missing):
-    assert missing_placeholders(template, KINDS[format]) == missing
 
 
 # the system message

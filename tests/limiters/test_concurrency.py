@@ -5,23 +5,11 @@ import pytest
 from proxy.limiters.concurrency import LONGEST_WAIT, SHORTEST_WAIT, UNKNOWN_WAIT, Slots
 
 
-def test_slots_are_free_until_the_limit_is_reached():
-    slots = Slots(2)
-    slots.take()
-
-    assert slots.is_free()
-    slots.take()
-    assert not slots.is_free()
-    slots.release(1.0)
-    assert slots.is_free()
-
-
 def test_no_limit_only_counts():
     slots = Slots(0)
     for _ in range(100):
         slots.take()
 
-    assert slots.is_free()
     assert slots.open == 100
     assert slots.wait() == UNKNOWN_WAIT
 

@@ -1,6 +1,5 @@
 """Arguments in braces whose strings stand between marks of their own, as Gemma writes them."""
 
-from collections.abc import Callable
 from json.encoder import encode_basestring as quoted
 
 from proxy.adapters.scanning_pattern import MORE, SPACE, Either, Lit, Pattern, Run, Seq, captures, skip_space
@@ -8,16 +7,17 @@ from proxy.adapters.tool_calls.format import Format
 from proxy.adapters.tool_calls.literals import Dialect, Literals, NotALiteral
 from proxy.adapters.tool_calls.output import Arguments, Output
 from proxy.adapters.tool_calls.spans import Span
+from proxy.adapters.tool_calls.steps import Steps
 
 # Lists and objects are held until they are whole; a longer one goes out as a string.
 MAX_HELD = 1024 * 1024
 
 
-class Braces:
+class Braces(Steps):
     """Reads one call from its opening brace to its closing one."""
 
     def __init__(self, format: Format, output: Output) -> None:
-        self.done = False
+        super().__init__(self._brace)
         self._output = output
         self._mark = format.quote
         self._dialect = Dialect(mark=format.quote, bare=True)
@@ -32,21 +32,10 @@ class Braces:
         self._span = Span("")
         self._held: list[str] = []
         self._size = 0
-        self._in_value = False
-        self._step: Callable[[str, int, bool], int] = self._brace
 
     @property
     def held(self) -> int:
         return self._size
-
-    def read(self, text: str, at: int, ended: bool) -> int:
-        """Take what is certain and return where it stopped."""
-        while not self.done and at < len(text):
-            before, step = at, self._step
-            at = step(text, at, ended)
-            if at == before and step == self._step:
-                break
-        return at
 
     def finish(self, rest: str, *, truncated: bool) -> None:
         """The text is over inside the braces."""

@@ -7,13 +7,13 @@ real end.
 """
 
 import re
-from collections.abc import Callable
 from json.encoder import encode_basestring as quoted
 
 from proxy.adapters.scanning_pattern import MORE, captures, skip_space
 from proxy.adapters.tool_calls.coerce import conform, decode, encode, may_be_other, object_text
 from proxy.adapters.tool_calls.format import Format
 from proxy.adapters.tool_calls.output import Arguments, Output
+from proxy.adapters.tool_calls.steps import Steps
 from proxy.adapters.tool_calls.tools import STRING
 from proxy.adapters.tool_calls.values import between, values
 
@@ -26,11 +26,11 @@ MAX_UNDECIDED = 4096
 ANYTHING: frozenset[str] = frozenset()
 
 
-class Elements:
+class Elements(Steps):
     """Reads one call from behind its head to its end."""
 
     def __init__(self, format: Format, output: Output, name: str, *, wrapped: bool) -> None:
-        self.done = False
+        super().__init__(self._between)
         self._format = format
         self._output = output
         self._name = name
@@ -48,21 +48,11 @@ class Elements:
         self._undecided = False
         self._depth = 0  # how many calls inside the value are open
         self._behind_nested = False
-        self._step: Callable[[str, int, bool], int] = self._between
 
     @property
     def held(self) -> int:
         """How much text waits for the end of its value."""
         return self._size if self._held is not None else 0
-
-    def read(self, text: str, at: int, ended: bool) -> int:
-        """Take what is certain and return where it stopped."""
-        while not self.done and at < len(text):
-            before, step = at, self._step
-            at = step(text, at, ended)
-            if at == before and step == self._step:
-                break
-        return at
 
     def finish(self, rest: str, *, truncated: bool) -> None:
         """The text is over in the middle of the call."""

@@ -10,10 +10,7 @@ from proxy.adapters.tool_calls.json_arguments import JsonArguments
 from proxy.adapters.tool_calls.json_text import JsonText
 from proxy.adapters.tool_calls.openings import OBJECT_BEGINS
 from proxy.adapters.tool_calls.output import Output
-
-# What may wait before a call is certain (arguments that stand before the name, or
-# that are a string holding JSON). Beyond it the text goes back as it came.
-MAX_HELD = 1024 * 1024
+from proxy.adapters.tool_calls.steps import KeptSteps
 
 _PLAIN = r'[^"\\\x00-\x1f]'
 _KEY = Pattern(Seq(Lit('"'), Run(_PLAIN, name="key"), Lit('"'), SPACE, Lit(":")))
@@ -23,7 +20,7 @@ _NULL = Pattern(Lit("null"))
 _SCALAR_END = re.compile(r"[\s,\]}]")
 
 
-class Objects:
+class Objects(KeptSteps):
     """A JSON object with a name and arguments, in any order.
 
     It becomes a call when its name is known and its arguments begin; until then
@@ -31,33 +28,18 @@ class Objects:
     """
 
     def __init__(self, format: Format, output: Output, opened: str, *, bare: bool) -> None:
-        self.done = False
+        super().__init__(self._brace, output, opened)
         self._format = format
-        self._output = output
         self._bare = bare
-        self._raw = [opened]
-        self._size = 0
         self._held: list[str] = []
         self._name: str | None = None
         self._given: str | None = None  # arguments that came before the name
         self._value = JsonText()
         self._arguments: JsonArguments | None = None
-        self._step: Callable[[str, int, bool], int] = self._brace
 
     @property
     def held(self) -> int:
         return self._size if self._arguments is None else self._arguments.held
-
-    def read(self, text: str, at: int, ended: bool) -> int:
-        """Take what is certain and return where it stopped."""
-        while not self.done and at < len(text):
-            before, step = at, self._step
-            at = step(text, at, ended)
-            if self._arguments is None and at > before:
-                self._keep(text[before:at])
-            if at == before and step == self._step:
-                break
-        return at
 
     def finish(self, rest: str, *, truncated: bool) -> None:
         """The text is over inside the object."""
@@ -68,17 +50,9 @@ class Objects:
             self._arguments.finish(rest, truncated=truncated)
         self.done = True
 
-    def _keep(self, text: str) -> None:
-        self._raw.append(text)
-        self._size += len(text)
-        if self._size > MAX_HELD:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        """No call after all."""
-        self._output.text("".join(self._raw))
-        self._raw.clear()
-        self.done = True
+    def _has_read(self, text: str, start: int, end: int) -> None:
+        if self._arguments is None:
+            super()._has_read(text, start, end)
 
     def _brace(self, text: str, at: int, ended: bool) -> int:
         self._step = self._key

@@ -5,7 +5,6 @@ only, and anything else gives the text back.
 """
 
 import re
-from collections.abc import Callable
 
 from proxy.adapters.scanning_pattern import MORE, SPACE, Ahead, Either, End, Lit, Pattern, Run, Seq, maybe
 from proxy.adapters.tool_calls.format import Format
@@ -13,9 +12,7 @@ from proxy.adapters.tool_calls.literals import Literals, NotALiteral
 from proxy.adapters.tool_calls.openings import PYTHON_NAME
 from proxy.adapters.tool_calls.output import Output, pairs
 from proxy.adapters.tool_calls.spans import Span
-
-# One call is held until it is whole. Beyond this the text goes back as it came.
-MAX_HELD = 1024 * 1024
+from proxy.adapters.tool_calls.steps import KeptSteps
 
 # What opened the list, or separates the calls, has seen a whole head ahead.
 _HEAD = re.compile(rf"({PYTHON_NAME}+)\s*\(")
@@ -27,37 +24,22 @@ _LISTED = Pattern(Seq(SPACE, Ahead(Either(Lit(","), Lit("]"), End()))))
 _KEYWORD = re.compile(r"\s*([A-Za-z_]\w*)\s*=")
 
 
-class Python:
+class Python(KeptSteps):
     """Reads calls until the list of them ends."""
 
     def __init__(self, format: Format, output: Output, opened: str, *, bare: bool) -> None:
-        self.done = False
+        super().__init__(self._head, output, opened)
         self._format = format
-        self._output = output
         self._bare = bare
         self._first = bare and output.blank
-        self._raw = [opened]
-        self._size = 0
         self._name = ""
         self._inside: list[str] = []
         self._arguments: dict[str, str] = {}
         self._span = Span(")")
-        self._step: Callable[[str, int, bool], int] = self._head
 
     @property
     def held(self) -> int:
         return self._size
-
-    def read(self, text: str, at: int, ended: bool) -> int:
-        """Take what is certain and return where it stopped."""
-        while not self.done and at < len(text):
-            before, step = at, self._step
-            at = step(text, at, ended)
-            if at == before and step == self._step:
-                break
-            if not self.done:
-                self._keep(text[before:at])
-        return at
 
     def finish(self, rest: str, *, truncated: bool) -> None:
         """The text is over inside a call, or behind the last one of a list."""
@@ -66,18 +48,6 @@ class Python:
         else:
             self._raw.append(rest)
             self._give_back()
-
-    def _keep(self, text: str) -> None:
-        self._raw.append(text)
-        self._size += len(text)
-        if self._size > MAX_HELD:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        self._output.text("".join(self._raw))
-        self._raw.clear()
-        self._size = 0
-        self.done = True
 
     def _head(self, text: str, at: int, ended: bool) -> int:
         found = _HEAD.match(text, at)
