@@ -226,3 +226,38 @@ async def test_answers_without_a_body_are_answers(new_gateway, upstreams):
     async with await RawClient.connect(gateway.port) as client:
         assert (await client.ask(head)).status == 200
     assert len(upstream.requests) == 4
+
+
+# -- how long to wait ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asks", "seconds"), [(b"Retry-After: 1", 1.0), (b"retry-after-ms: 700", 0.7)], ids=["seconds", "ms"]
+)
+async def test_a_server_that_asks_for_time_gets_it(new_gateway, upstreams, asks, seconds):
+    turns = iter([answer(b"{}", asks, status=b"503 Busy"), answer()])
+
+    async def script(connection, request):
+        connection.write(next(turns))
+
+    alone = await upstreams(script)
+    retry = {"enabled": True, "initial_wait": "1ms", "budget": 1.0}
+    gateway = new_gateway(settings(alone.port, routing={**IN_TURN, "retry": retry}))
+
+    response = await ask(gateway.port, post(body=CHAT), patience=60.0)
+
+    first, second = alone.requests
+    assert response.status == 200
+    assert second.at - first.at >= seconds
+    assert await attempts(gateway, 1) == [["backend-0:503", "backend-0:200"]]
+
+
+async def test_who_asks_for_too_much_time_is_passed_on(new_gateway, upstreams):
+    alone = await upstreams(replies(answer(b"{}", b"Retry-After: 11", status=b"503 Busy")))
+    retry = {"enabled": True, "max_wait": "10s", "budget": 1.0}
+    gateway = new_gateway(settings(alone.port, routing={**IN_TURN, "retry": retry}))
+
+    response = await ask(gateway.port, post(body=CHAT))
+
+    assert (response.status, response.get(b"retry-after")) == (503, b"11")
+    assert len(alone.requests) == 1

@@ -7,11 +7,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 from kit import wire
-from kit.client import RawClient, ask
+from kit.client import ask
 from kit.engines import Engine
 from kit.eventually import eventually
 from kit.gateway import settings
 from kit.upstream import ScriptedUpstream, replies
+from kit.waiting import Waiting
 from kit.wire import chunk, get, post, sse_head
 
 CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
@@ -68,30 +69,6 @@ async def attempts(gateway, number):
     return found()
 
 
-class Waiting:
-    """Requests under way."""
-
-    def __init__(self, gateway):
-        self._gateway = gateway
-        self._clients = []
-
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *_):
-        for client in self._clients:
-            client.transport.abort()
-
-    async def send(self, number, body=CHAT):
-        for _ in range(number):
-            client = await RawClient.connect(self._gateway.port)
-            client.write(post(body=body))
-            self._clients.append(client)
-
-    async def answers(self):
-        return await asyncio.gather(*(client.read_response(b"POST", LONG) for client in self._clients))
-
-
 def checks(upstream):
     return [one for one in upstream.requests if one.target == b"/health"]
 
@@ -120,16 +97,16 @@ class Prefill:
 
 async def test_a_stopped_server_gets_nothing_new_and_returns(engines, new_gateway) -> None:
     gateway = new_gateway(settings(*(engine.port for engine in engines), routing=routing()))
-    async with Waiting(gateway) as waiting:
+    async with Waiting(gateway.port) as waiting:
         engines[0].signal(signal.SIGSTOP)
-        await waiting.send(4, DEMO)
+        await waiting.send(*[post(body=DEMO)] * 4)
         await becomes(gateway, 0, unresponsive=True)
 
         elsewhere = [await ask(gateway.port, post(body=DEMO), LONG) for _ in range(10)]
 
         engines[0].signal(signal.SIGCONT)
         await becomes(gateway, 0, unresponsive=False)
-        late = await waiting.answers()
+        late = await waiting.answers(LONG)
         again = [await ask(gateway.port, post(body=DEMO), LONG) for _ in range(4)]
 
     assert {(one.status, one.end) for one in (*elsewhere, *late, *again)} == {(200, "complete")}
@@ -142,11 +119,11 @@ async def test_a_stopped_server_gets_nothing_new_and_returns(engines, new_gatewa
 
 async def test_what_waits_at_a_stopped_server_moves_where_that_is_allowed(engines, new_gateway) -> None:
     gateway = new_gateway(settings(*(engine.port for engine in engines), routing=routing(retry=MOVES)))
-    async with Waiting(gateway) as waiting:
+    async with Waiting(gateway.port) as waiting:
         engines[0].signal(signal.SIGSTOP)
-        await waiting.send(6, DEMO)
+        await waiting.send(*[post(body=DEMO)] * 6)
 
-        answers = await waiting.answers()  # while it is still stopped
+        answers = await waiting.answers(LONG)  # while it is still stopped
 
         engines[0].signal(signal.SIGCONT)
         await becomes(gateway, 0, unresponsive=False)
@@ -178,15 +155,15 @@ async def test_a_server_that_says_anything_while_it_prefills_stays(new_gateway, 
     prefill = Prefill(check)
     slow, other = await upstreams(prefill), await upstreams()
     gateway = new_gateway(settings(slow.port, other.port, routing=routing(retry=MOVES)))
-    async with Waiting(gateway) as waiting:
-        await waiting.send(2)
+    async with Waiting(gateway.port) as waiting:
+        await waiting.send(*[post(body=CHAT)] * 2)
         await eventually(lambda: len(checks(slow)) >= 3, "it was asked three times", patience=LONG)
 
         assert await gauge(gateway, b"llmproxy_upstream_unresponsive", 0) == 0.0
-        await waiting.send(2)  # one of these is its again
+        await waiting.send(*[post(body=CHAT)] * 2)  # one of these is its again
         await eventually(lambda: len(prompts(slow)) == 2, "it gets its share", patience=LONG)
         prefill.is_done.set()
-        answers = await waiting.answers()
+        answers = await waiting.answers(LONG)
 
     assert {one.status for one in answers} == {200}
     assert len(prompts(slow)) == len(prompts(other)) == 2
@@ -213,11 +190,11 @@ async def test_a_server_that_streams_to_somebody_is_not_asked(new_gateway, upstr
 
     single, other = await upstreams(serve), await upstreams()
     gateway = new_gateway(settings(single.port, other.port, routing=routing(retry=MOVES)))
-    async with Waiting(gateway) as waiting:
-        await waiting.send(4)
+    async with Waiting(gateway.port) as waiting:
+        await waiting.send(*[post(body=CHAT)] * 4)
         await eventually(lambda: len(prompts(single)) == 2 and pieces > 40, "it streams", patience=LONG)
         is_enough.set()
-        answers = await waiting.answers()
+        answers = await waiting.answers(LONG)
 
     assert {one.status for one in answers} == {200}
     assert len(prompts(other)) == 2
@@ -237,17 +214,17 @@ async def test_where_all_are_silent_requests_wait(new_gateway, upstreams) -> Non
 
     both = [await upstreams(stopped) for _ in range(2)]
     gateway = new_gateway(settings(*(one.port for one in both), routing=routing(retry=MOVES)))
-    async with Waiting(gateway) as waiting:
-        await waiting.send(2)
+    async with Waiting(gateway.port) as waiting:
+        await waiting.send(*[post(body=CHAT)] * 2)
         await becomes(gateway, 0, unresponsive=True)
         await becomes(gateway, 1, unresponsive=True)
-        await waiting.send(2)  # suspicion is no reason to refuse
+        await waiting.send(*[post(body=CHAT)] * 2)  # suspicion is no reason to refuse
         delivered = sum(len(prompts(one)) for one in both)
         await eventually(
             lambda: sum(len(prompts(one)) for one in both) >= 4, "all are delivered", patience=LONG
         )
         is_over.set()
-        answers = await waiting.answers()
+        answers = await waiting.answers(LONG)
 
     assert delivered <= 4
     assert {one.status for one in answers} == {200}
@@ -292,9 +269,9 @@ async def test_a_head_alone_is_no_answer(new_gateway, upstreams) -> None:
 
     stopped, well = await upstreams(head_only), await upstreams()
     gateway = new_gateway(settings(stopped.port, well.port, routing=routing(retry=MOVES)))
-    async with Waiting(gateway) as waiting:
-        await waiting.send(2)
-        answers = await waiting.answers()
+    async with Waiting(gateway.port) as waiting:
+        await waiting.send(*[post(body=CHAT)] * 2)
+        answers = await waiting.answers(LONG)
 
     assert {(one.status, one.end) for one in answers} == {(200, "complete")}
     assert ["backend-0:unresponsive", "backend-1:200"] in await attempts(gateway, 2)
@@ -311,12 +288,12 @@ async def test_retries_of_a_stopped_pool_have_a_budget(new_gateway, upstreams) -
     silent, well = await upstreams(stopped), await upstreams()
     retry = {**MOVES, "budget": 0.0}
     gateway = new_gateway(settings(silent.port, well.port, routing=routing(retry=retry)))
-    async with Waiting(gateway) as waiting:
-        await waiting.send(40)
+    async with Waiting(gateway.port) as waiting:
+        await waiting.send(*[post(body=CHAT)] * 40)
         await eventually(lambda: len(prompts(well)) == 30, "ten have moved", patience=LONG)
         await becomes(gateway, 0, unresponsive=True)
         is_over.set()
-        answers = await waiting.answers()
+        answers = await waiting.answers(LONG)
 
     assert {one.status for one in answers} == {200}
     ways = await attempts(gateway, 40)
@@ -328,8 +305,8 @@ async def test_a_reload_keeps_what_is_known(new_gateway, upstreams) -> None:
     stopped, well = await upstreams(replies(b"", "stall")), await upstreams()
     configuration = settings(stopped.port, well.port, routing=routing())
     gateway = new_gateway(configuration)
-    async with Waiting(gateway) as waiting:
-        await waiting.send(2)
+    async with Waiting(gateway.port) as waiting:
+        await waiting.send(*[post(body=CHAT)] * 2)
         await becomes(gateway, 0, unresponsive=True)
 
         gateway.write({**configuration, "models": [{"id": "new"}]})
