@@ -101,13 +101,15 @@ class Gateway:
         *,
         environ: Mapping[str, str] | None = None,
         arguments: Sequence[str] = (),
+        wrapper: Sequence[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = free_port()
         self.config_file = folder / "llmproxy.json"
         self.write(configuration)
-        self.command = [sys.executable, "-m", "proxy", *(arguments or ("run", "-c", str(self.config_file)))]
+        run = arguments or ("run", "-c", str(self.config_file))
+        self.command = [*wrapper, sys.executable, "-m", "proxy", *run]
         path = os.pathsep.join([*_without_uvloop(folder), str(ROOT)])
         self.environ = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(environ or {})}
         self._out = folder / "stdout"

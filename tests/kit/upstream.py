@@ -86,6 +86,7 @@ class ScriptedUpstream:
         on_request: RequestScript | None = None,
         *,
         on_connection: ConnectionScript | None = None,
+        host: str = "127.0.0.1",
         port: int = 0,
         backlog: int = 256,
         receive_buffer: int | None = None,
@@ -99,7 +100,7 @@ class ScriptedUpstream:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self.port = port
+        self.host, self.port = host, port
         self.connections: list[Connection] = []
         self.requests: list[Request] = []
         self.unclean: list[tuple[str, bytes]] = []
@@ -111,7 +112,7 @@ class ScriptedUpstream:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self._receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
-        sock.bind(("127.0.0.1", self.port))
+        sock.bind((self.host, self.port))
         self.port = sock.getsockname()[1]
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
