@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # Distinct model names whose routes are remembered: those not configured come from clients.
 MAX_REMEMBERED = 1024
 
+# Engines' names are paths at most; what a client calls a model may be as long as a body.
+MAX_REMEMBERED_NAME = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -78,7 +81,7 @@ class Routes:
             return self._known[model]
         except KeyError:
             route = self._route(model, self._table.find(model))
-            if len(self._known) < MAX_REMEMBERED:
+            if len(self._known) < MAX_REMEMBERED and len(model or "") <= MAX_REMEMBERED_NAME:
                 self._known[model] = route
             return route
 

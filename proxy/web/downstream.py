@@ -89,6 +89,7 @@ class State(Enum):
     IDLE = "idle"  # between requests; nothing of the next has come
     HEAD = "head"
     BUSY = "busy"  # a handler runs
+    FULL = "full"  # answered; the client must take that before it is served again
     LINGERING = "lingering"  # answered; the rest of the input is thrown away
     CLOSING = "closing"  # answered; the output drains
 
@@ -148,6 +149,8 @@ class DownstreamConnection(asyncio.Protocol):
             self._more_input(data)
         elif state is State.IDLE or state is State.HEAD:
             self._read_head(data)
+        elif state is State.FULL:
+            self._more_input(data)
 
     def eof_received(self) -> bool:
         """The client will send no more; while we forward, that means that it left (as nginx has it)."""
@@ -175,6 +178,9 @@ class DownstreamConnection(asyncio.Protocol):
         if self._flow is not None:
             self._flow.resume()
         self._wake_writer()
+        if self._state is State.FULL:
+            self._enter(State.BUSY)
+            self._go_on()
 
     # -- what handlers use -------------------------------------------------
 
@@ -250,7 +256,7 @@ class DownstreamConnection(asyncio.Protocol):
 
     def drain(self, *, at_once: bool) -> None:
         """Take no other request; one that is on its way may still come, unless `at_once`."""
-        is_waiting = self._state in (State.IDLE, State.HEAD)
+        is_waiting = self._state in (State.IDLE, State.HEAD, State.FULL)
         if is_waiting and (at_once or not self.is_expecting) and self.transport is not None:
             self.flush()
             self.transport.close()
@@ -294,6 +300,9 @@ class DownstreamConnection(asyncio.Protocol):
         elif self._state is State.LINGERING:
             if waited > LINGER_SECONDS:
                 self._close()
+        elif self._state is State.FULL:
+            if waited > self.host.limits.idle_timeout and self.transport is not None:
+                self.transport.abort()
         elif waited > FLUSH_SECONDS and self.transport is not None:
             self.transport.abort()
 
@@ -319,7 +328,8 @@ class DownstreamConnection(asyncio.Protocol):
     def _read_head(self, data: bytes) -> None:
         start = max(len(self._buffer) - 3, 0)
         data = self._buffer + data if self._buffer else data
-        if data[:1] in b"\r\n" and not self._served_blank(data):
+        if data[:1] in b"\r\n":
+            self._skip_blank(data)
             return
         end = data.find(b"\r\n\r\n", start)
         if end < 0 or end + 4 > self.host.limits.head_bytes:
@@ -340,21 +350,15 @@ class DownstreamConnection(asyncio.Protocol):
             return
         self._begin(head, data[end + 4 :])
 
-    def _served_blank(self, data: bytes) -> bool:
-        """RFC 9112, 2.2: one empty line before a request is skipped; returns whether to go on."""
-        if data == b"\r":
+    def _skip_blank(self, data: bytes) -> None:
+        """RFC 9112, 2.2: one empty line before a request is skipped. It is no request and buys no time."""
+        if data in (b"\r", b"\r\n"):
             self._buffer = data
-            self._enter(State.HEAD)
-            return False
-        if not data.startswith(b"\r\n") or data[2:3] in (b"\r", b"\n"):
+        elif not data.startswith(b"\r\n") or data[2:3] in (b"\r", b"\n"):
             self._refuse(BadRequest("What came is not an HTTP/1.1 request."))
-            return False
-        self._buffer = b""
-        if data[2:]:
-            self._read_head(data[2:])
         else:
-            self._enter(State.IDLE)
-        return False
+            self._buffer = b""
+            self._read_head(data[2:])
 
     @staticmethod
     def _too_large(data: bytes) -> ProxyError:
@@ -439,6 +443,14 @@ class DownstreamConnection(asyncio.Protocol):
         if not keep_alive:
             self._linger() if unread or self._buffer or self._is_flooded else self._close()
             return
+        if self.writing_paused:
+            self._enter(State.FULL)
+            self._pause_reading()
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """To what was pipelined, or to waiting."""
         if self._reading_paused:
             self._resume_reading()
         if self._buffer:
@@ -450,7 +462,7 @@ class DownstreamConnection(asyncio.Protocol):
     def _read_pipelined(self) -> None:
         data, self._buffer = self._buffer, b""
         if self.transport is not None and not self.transport.is_closing():
-            self._enter(State.HEAD)
+            self._enter(State.IDLE)
             self._read_head(data)
 
     def _refuse(self, error: ProxyError) -> None:

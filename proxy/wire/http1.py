@@ -253,12 +253,20 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, int]:
     return method, target, int(minor)
 
 
-@lru_cache(maxsize=2048)  # the names clients and servers use, with room for a few hundred odd ones
 def classify(name: bytes) -> tuple[Kind, bytes]:
+    """What a header's name means, and its lower case; raises BadHead."""
+    return _known_name(name) if len(name) <= MAX_KNOWN_LINE_BYTES else _classified(name)
+
+
+def _classified(name: bytes) -> tuple[Kind, bytes]:
     if not _TOKEN.fullmatch(name):
         raise BadHead("A header name is malformed.")
     lower = name.lower()
     return _KINDS.get(lower, Kind.PLAIN), lower
+
+
+# The names clients and servers use, with room for a few hundred odd ones.
+_known_name = lru_cache(maxsize=2048)(_classified)
 
 
 _NOTHING: frozenset[bytes] = frozenset()
@@ -268,13 +276,13 @@ def _header_lines(lines: list[bytes]) -> tuple[list[HeaderLine], frozenset[bytes
     if len(lines) > MAX_HEADER_LINES:
         raise HeadTooLarge("There are too many header lines.")
     headers: list[HeaderLine] = []
-    dropped = _NOTHING
+    tokens: list[bytes] = []
     for raw in lines[1:]:
         line = _known_line(raw) if len(raw) <= MAX_KNOWN_LINE_BYTES else read_line(raw)
         if line.kind is Kind.CONNECTION:
-            dropped |= {token.strip(b" \t").lower() for token in line.value.split(b",")}
+            tokens += line.value.split(b",")
         headers.append(line)
-    return headers, dropped
+    return headers, frozenset(token.strip(b" \t").lower() for token in tokens) if tokens else _NOTHING
 
 
 def read_line(raw: bytes) -> HeaderLine:
