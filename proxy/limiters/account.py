@@ -6,7 +6,7 @@ taken from them only when all agree, so nothing has ever to be rolled back.
 
 from proxy.limiters.bucket import Bucket
 from proxy.limiters.concurrency import Slots
-from proxy.limiters.spec import Limiting, Plan, Scope, merged, plan
+from proxy.limiters.spec import Limiting, Plan, Scope, plan_of
 
 # What was left when a request was decided on: the plan, its open slots, and the
 # levels of its buckets in the plan's order.
@@ -14,13 +14,13 @@ Reading = tuple[Plan, int, list[float]]
 
 
 class Account:
-    """The slots and buckets of one subject, as its spec wants them.
+    """The slots and buckets of one subject, as its plan wants them.
 
-    `own` and `base` are what the spec was merged from: one look at both tells
+    `own` and `base` are what the plan was made from: one look at both tells
     whether it still holds. `total` counts the open slots of the whole scope.
     """
 
-    __slots__ = ("base", "buckets", "own", "plan", "requests", "slots", "spec", "tokens", "total")
+    __slots__ = ("base", "buckets", "own", "plan", "requests", "slots", "tokens", "total")
 
     def __init__(
         self,
@@ -34,8 +34,7 @@ class Account:
         self.base = base
         self.own = own
         self.total = total
-        self.spec = merged(own, base)
-        self.plan = shape = plan(scope, self.spec)
+        self.plan = shape = plan_of(scope, own, base)
         self.slots = Slots(shape.max_concurrent)
         self.requests = [Bucket(rate.rate, rate.burst, now) for rate in shape.requests]
         tokens = shape.tokens
@@ -87,12 +86,12 @@ class Account:
         """Follow a changed configuration; open slots, debts and what was used stay."""
         fresh = Account(self.plan.scope, base, own, total=self.total, now=now)
         self.base, self.own = base, own
-        if fresh.spec == self.spec:
+        if fresh.plan == self.plan:
             return
         known = {rate.name: bucket for rate, bucket in zip(self.plan.rates, self.buckets, strict=True)}
         for rate, bucket in zip(fresh.plan.rates, fresh.buckets, strict=True):
             if rate.name in known:
                 bucket.adopt(known[rate.name], now)
-        self.spec, self.plan = fresh.spec, fresh.plan
+        self.plan = fresh.plan
         self.requests, self.tokens, self.buckets = fresh.requests, fresh.tokens, fresh.buckets
         self.slots.limit = fresh.slots.limit

@@ -5,12 +5,8 @@ processes share is told the plan with every request, under the account's name.
 """
 
 from proxy.limiters.limits import EVERYBODY, Subject
-from proxy.limiters.spec import SCOPES, Limiting, Plan, Scope, ScopeSpecs, merged, plan
+from proxy.limiters.spec import SCOPES, Plan, Scope, ScopeSpecs, plan, plan_of
 from proxy.limiters.table import network
-
-# Plans of keys that bring limits of their own, made once per kind of key: people
-# sell a handful of tiers. All are dropped when that turns out to be wrong.
-MAX_OWN_PLANS = 4096
 
 
 class Plans:
@@ -23,7 +19,6 @@ class Plans:
             for scope, spec in zip(SCOPES, specs.in_order(), strict=True)
             if spec is not None and not (made := plan(scope, spec)).is_empty
         }
-        self._own: dict[Limiting, Plan] = {}
         self._has_token_limits = specs.count_tokens()
 
     def counts_tokens(self, subject: Subject) -> bool:
@@ -37,18 +32,11 @@ class Plans:
         wanted = []
         names = EVERYBODY, key_id, user_id, model, address
         for scope, name in zip(SCOPES, names, strict=True):
-            made = self._own_plan(own) if own and scope == "per_key" else self._plans.get(scope)
+            is_own = own is not None and scope == "per_key"
+            made = plan_of(scope, own, self._specs.per_key) if is_own else self._plans.get(scope)
             if name is not None and made is not None and not made.is_empty:
                 wanted.append((_account_name(scope, name), made))
         return wanted
-
-    def _own_plan(self, own: Limiting) -> Plan:
-        made = self._own.get(own)
-        if made is None:
-            if len(self._own) >= MAX_OWN_PLANS:
-                self._own.clear()
-            made = self._own[own] = plan("per_key", merged(own, self._specs.per_key))
-        return made
 
 
 def _account_name(scope: Scope, name: str) -> str:

@@ -1,7 +1,7 @@
 """Which accounts a request is asked of, where their levels are kept elsewhere."""
 
 from proxy.limiters.limits import Subject
-from proxy.limiters.plans import MAX_OWN_PLANS, Plans
+from proxy.limiters.plans import Plans
 from proxy.limiters.spec import LimitSpec, ScopeSpecs
 
 SPEC = LimitSpec(requests_per_minute=5)
@@ -37,19 +37,6 @@ def test_a_keys_own_limits_go_over_those_of_every_key():
     assert (plan.max_concurrent, plan.requests[0].burst) == (3, 5)
     assert plans.of(Subject("x", limits=LimitSpec(requests_per_minute=0))) == []
     assert len(Plans(ScopeSpecs()).of(Subject("x", limits=SPEC))) == 1
-
-
-def test_the_plan_of_a_kind_of_key_is_made_once_and_remembered_within_bounds():
-    plans = Plans(ScopeSpecs())
-
-    first = plans.of(Subject("x", limits=LimitSpec(max_concurrent=1)))[0][1]
-    assert plans.of(Subject("y", limits=LimitSpec(max_concurrent=1)))[0][1] is first
-
-    for number in range(2, MAX_OWN_PLANS + 2):
-        plans.of(Subject("x", limits=LimitSpec(max_concurrent=number)))
-    again = plans.of(Subject("x", limits=LimitSpec(max_concurrent=1)))[0][1]
-    assert again == first
-    assert again is not first
 
 
 def test_tokens_are_counted_only_where_they_are_limited():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.limiters.spec import LimitSpec, merged, plan
+from proxy.limiters.spec import MAX_PLANS, LimitSpec, merged, plan, plan_of
 
 
 @pytest.mark.parametrize(
@@ -95,3 +95,17 @@ def test_the_policy_tells_quota_window_and_unit_in_the_order_of_asking():
 )
 def test_a_keys_own_limits_go_over_those_of_every_key(own, base, expected):
     assert merged(own, base) == expected
+
+
+def test_subjects_that_are_alike_share_a_plan_and_plans_are_remembered_within_bounds():
+    base = LimitSpec(requests_per_minute=5)
+
+    first = plan_of("per_key", LimitSpec(max_concurrent=1), base)
+    assert plan_of("per_key", LimitSpec(max_concurrent=1), LimitSpec(requests_per_minute=5)) is first
+    assert plan_of("per_user", LimitSpec(max_concurrent=1), base) != first
+
+    for number in range(2, MAX_PLANS + 2):
+        plan_of("per_key", LimitSpec(max_concurrent=number), base)
+    again = plan_of("per_key", LimitSpec(max_concurrent=1), base)
+    assert again == first
+    assert again is not first

@@ -21,6 +21,14 @@ def test_idle_subjects_make_room_for_new_ones():
     assert len(accounts) == 3
 
 
+def test_what_all_subjects_have_in_common_is_held_once():
+    accounts = table(1000)
+
+    plans = {id(accounts.account(str(number), None, 0.0).plan) for number in range(1000)}
+
+    assert len(plans) == 1
+
+
 def test_an_open_slot_is_never_forgotten():
     accounts = table()
     held = accounts.account("held", None, 0.0)
