@@ -33,13 +33,13 @@ async def start_servers() -> AsyncIterator[StartServers]:
         yield start
 
 
-def chat(*turns: str, headers: tuple[str, ...] = (), model: str = "m") -> bytes:
+def chat(*turns: str, headers: tuple[str, ...] = (), model: str = "m", **fields: object) -> bytes:
     """A request with these turns, the user's and the assistant's by turns."""
     roles = ("user", "assistant")
     messages = [{"role": "system", "content": "You are an agent."}] + [
         {"role": roles[number % 2], "content": text} for number, text in enumerate(turns)
     ]
-    body = json.dumps({"model": model, "messages": messages}).encode()
+    body = json.dumps({"model": model, "messages": messages, **fields}).encode()
     lines = ["POST /v1/chat/completions HTTP/1.1", "Host: us", "Content-Type: application/json", *headers]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
@@ -86,6 +86,38 @@ async def test_a_session_sticks_without_any_setup(
             assert homes.setdefault(name, at) == at
 
     assert set(homes.values()) == {0, 1, 2}
+
+
+NAMES: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
+    "x-session-affinity": (("x-session-affinity: NAME",), {}),
+    "x-session-id": (("x-session-id: NAME",), {}),
+    "x-claude-code-session-id": (("X-Claude-Code-Session-Id: NAME",), {}),
+    "session-id": (("Session-Id: NAME",), {}),
+    "session_id": (("session_id: NAME",), {}),
+    "prompt_cache_key": ((), {"prompt_cache_key": "NAME"}),
+    "user": ((), {"user": "NAME"}),
+    "metadata": ((), {"metadata": {"user_id": "NAME"}}),
+}
+
+
+async def test_a_session_has_a_name_in_any_agents_way(
+    start_servers: StartServers, new_gateway: NewGateway
+) -> None:
+    """What was said differs each time, so nothing but the name can keep them together."""
+    servers = await start_servers(3)
+    gateway = new_gateway(routing(*servers))
+
+    for kind, (headers, fields) in NAMES.items():
+        homes: dict[str, set[int]] = {}
+        for turn in range(3):
+            for name in (f"{kind}-{number}" for number in range(8)):
+                named = json.loads(json.dumps(fields).replace("NAME", name))
+                lines = tuple(header.replace("NAME", name) for header in headers)
+                request = chat(f"{name} {turn}", headers=lines, **named)
+                homes.setdefault(name, set()).add(await where(gateway, servers, request))
+
+        assert {len(places) for places in homes.values()} == {1}, kind
+        assert len(set().union(*homes.values())) > 1, kind
 
 
 async def test_a_conversation_sticks_without_any_header(

@@ -56,6 +56,29 @@ def delta(delta, finish=None):
     return b"data: " + json.dumps(whole).encode() + b"\n\n"
 
 
+# /v1/models
+
+
+async def test_models_say_what_clients_ask_for(new_gateway, upstream):
+    """What is configured, and what only the server knows."""
+    listed = {"data": [{"id": "org/Model", "max_model_len": 32768}, {"id": "extra", "meta": {"n_ctx": 4096}}]}
+    upstream.on_request = replies(answer(json.dumps(listed).encode()))
+    known = {"upstream_model": "org/Model", "max_output": 8192, "tools": True, "reasoning": False}
+    gateway = new_gateway(adapted(upstream, **known))
+
+    page = json.loads((await ask(gateway.port, get(b"/v1/models"))).body)
+
+    model, extra = page["data"]
+    assert (model["id"], extra["id"]) == ("m", "extra")
+    assert (model["context_length"], model["max_model_len"], model["max_output_tokens"]) == (
+        32768,
+        32768,
+        8192,
+    )
+    assert model["capabilities"] == {"tools": True, "reasoning": False}
+    assert extra["context_length"] == 4096
+
+
 # clamp_max_tokens
 
 

@@ -228,6 +228,32 @@ async def test_answers_without_a_body_are_answers(new_gateway, upstreams):
     assert len(upstream.requests) == 4
 
 
+async def test_a_silent_pool_falls_back_by_wildcard(new_gateway, upstreams):
+    """By the pools of `routing.fallback`, for the models that are meant."""
+    silent, spare = await upstreams(stalls_at_once), await upstreams()
+    made = settings(
+        silent.port,
+        routing={
+            **IN_TURN,
+            "timeouts": {"first_byte": "500ms"},
+            "fallback": [{"models": ["lab-*"], "pools": ["spare"]}],
+        },
+    )
+    made["pools"] = {"spare": {"backends": [{"name": "spare", "url": f"http://127.0.0.1:{spare.port}"}]}}
+    gateway = new_gateway(made)
+
+    meant = await ask(gateway.port, post(body=CHAT.replace(b'"m"', b'"lab-7"')), patience=60.0)
+    other = await ask(gateway.port, post(body=CHAT), patience=60.0)
+
+    assert (meant.status, other.status) == (200, 504)
+    assert (await attempts(gateway, 1))[0] == ["backend-0:first_byte_timeout", "spare:200"]
+    assert len(spare.requests) == 1
+
+
+async def stalls_at_once(connection, request):
+    await connection.stall()
+
+
 # -- how long to wait ---------------------------------------------------------------
 
 

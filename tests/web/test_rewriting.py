@@ -199,6 +199,35 @@ async def test_a_silent_stream_gets_comments_between_its_events(new_gateway, ups
     assert received.index(b"one") < received.index(b": keep-alive") < received.index(b"two")
 
 
+async def test_no_comment_comes_inside_an_event(new_gateway, upstream):
+    """While a stream that is silent between events gets several, one that is silent inside gets none."""
+    gateway = new_gateway(settings(upstream.port, models=[{"id": "m", "sse_keep_alive": "100ms"}]))
+    go_on = asyncio.Event()
+    event = delta("one")
+
+    async def script(connection, request):
+        is_cut = b"inside" in request.body
+        connection.write(sse_head() + chunk(event[:20] if is_cut else event))
+        await go_on.wait()
+        connection.write((chunk(event[20:]) if is_cut else b"") + b"0\r\n\r\n")
+
+    upstream.on_request = script
+    async with (
+        await RawClient.connect(gateway.port) as inside,
+        await RawClient.connect(gateway.port) as between,
+    ):
+        inside.write(post(body=request(stream=True, user="inside")))
+        await inside.read_until(event[:20])
+        between.write(post(body=request(stream=True, user="between")))
+        for _ in range(5):
+            await between.read_until(b": keep-alive\n\n")
+        go_on.set()
+        rest = await inside.read_until(b"0\r\n\r\n")
+
+    assert b"keep-alive" not in rest.partition(event[20:])[0]
+    assert event[20:] in rest
+
+
 async def test_who_says_something_of_buffering_is_believed(new_gateway, upstream):
     gateway = new_gateway(adapted(upstream, TOOL_CALLS))
     upstream.on_request = replies(sse_head(b"X-Accel-Buffering: yes") + chunked(*stream(CALL)))
