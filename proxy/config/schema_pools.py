@@ -298,7 +298,13 @@ class DnsSource(SourceBase, frozen=True, kw_only=True, tag="dns"):
     scheme: Annotated[Literal["http", "https"], says("How the backends are spoken to.")] = "http"
 
 
-class HttpSource(SourceBase, frozen=True, kw_only=True, tag="http"):
+class AskedSource(SourceBase, frozen=True, kw_only=True):
+    """One that is asked over HTTP."""
+
+    proxy: Annotated[str, confidential("Outbound proxy to it, as a backend's.")] = ""
+
+
+class HttpSource(AskedSource, frozen=True, kw_only=True, tag="http"):
     """A JSON list of backends from a URL."""
 
     url: Annotated[str, says("Where the list is.")]
@@ -306,7 +312,7 @@ class HttpSource(SourceBase, frozen=True, kw_only=True, tag="http"):
     headers: Annotated[dict[str, str], confidential("Headers to send along.")] = field(default_factory=dict)
 
 
-class ConsulSource(SourceBase, frozen=True, kw_only=True, tag="consul"):
+class ConsulSource(AskedSource, frozen=True, kw_only=True, tag="consul"):
     """Healthy instances of a Consul service."""
 
     service: Annotated[str, says("The service.")]
@@ -315,7 +321,7 @@ class ConsulSource(SourceBase, frozen=True, kw_only=True, tag="consul"):
     token: Annotated[str, confidential("The ACL token.")] = ""
 
 
-class KubernetesSource(SourceBase, frozen=True, kw_only=True, tag="kubernetes"):
+class KubernetesSource(AskedSource, frozen=True, kw_only=True, tag="kubernetes"):
     """The endpoints of a Kubernetes service."""
 
     service: Annotated[str, says("The service; or give label_selector.")] = ""
@@ -324,7 +330,7 @@ class KubernetesSource(SourceBase, frozen=True, kw_only=True, tag="kubernetes"):
     label_selector: Annotated[str, says("Picks endpoints by label.")] = ""
 
 
-class EtcdSource(SourceBase, frozen=True, kw_only=True, tag="etcd"):
+class EtcdSource(AskedSource, frozen=True, kw_only=True, tag="etcd"):
     """Keys below a prefix, by etcd's HTTP gateway."""
 
     endpoints: Annotated[tuple[str, ...], says("etcd's addresses.")]

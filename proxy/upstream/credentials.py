@@ -19,7 +19,7 @@ from proxy.clock import Clock
 from proxy.upstream.ask import NoAnswer
 from proxy.upstream.endpoint import Endpoint
 from proxy.upstream.fetch import Fetcher, Unwelcome
-from proxy.upstream.fetch_proxied import post_form
+from proxy.upstream.fetch_proxied import ProxiedFetcher
 from proxy.upstream.token_file import BadTokenFile, StoredToken, read_token, write_token
 from proxy.wire.tunnel import OutboundProxy
 
@@ -157,12 +157,9 @@ class _Refresher:
         return expires_at
 
     async def _ask(self, form: Mapping[str, str]) -> object:
-        url, proxy = self._settings.token_url, self._settings.proxy
-        if proxy is not None:
-            return await post_form(url, form, proxy=proxy, within=TIMEOUT_SECONDS)
-        return await self._fetcher.json(
-            url, within=TIMEOUT_SECONDS, method="POST", headers={"Accept": "application/json"}, form=form
-        )
+        settings = self._settings
+        fetcher = ProxiedFetcher(settings.proxy) if settings.proxy is not None else self._fetcher
+        return await fetcher.json(settings.token_url, within=TIMEOUT_SECONDS, method="POST", form=form)
 
     async def _keep(self, kept: StoredToken, before: str) -> None:
         try:

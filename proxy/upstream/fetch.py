@@ -75,6 +75,7 @@ class Fetcher:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(force_close=True, limit=16),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Accept": "application/json"},
                 trust_env=False,
             )
         return self._session

@@ -16,7 +16,7 @@ from kit.wire import answer
 from proxy.upstream.ask import NoAnswer, converse
 from proxy.upstream.connections import Connections
 from proxy.upstream.fetch import Unwelcome
-from proxy.upstream.fetch_proxied import post_form
+from proxy.upstream.fetch_proxied import ProxiedFetcher
 from proxy.upstream.tunnel import ProxyFailed, proxy_tls
 from proxy.upstream.watch import Watch
 from proxy.wire.tunnel import outbound_proxy
@@ -276,7 +276,8 @@ async def test_a_form_goes_through_the_proxy(ca_file: str) -> None:
         proxy = outbound_proxy(server.url("socks5h"))
         url = f"http://localhost:{upstream.port}/token?x=1"
 
-        assert await post_form(url, {"a": "b c", "d": "é&"}, proxy=proxy, within=20.0) == {"a": 1}
+        form = {"a": "b c", "d": "é&"}
+        assert await ProxiedFetcher(proxy).json(url, within=20.0, method="POST", form=form) == {"a": 1}
 
     (request,) = upstream.requests
     assert request.raw.startswith(f"POST /token?x=1 HTTP/1.1\r\nHost: localhost:{upstream.port}\r\n".encode())
@@ -292,9 +293,8 @@ async def test_a_form_goes_through_the_proxy(ca_file: str) -> None:
 async def test_a_form_that_is_refused_says_so(reply: bytes, error: type[Exception]) -> None:
     async with ScriptedUpstream(replies(reply)) as upstream, OutboundServer() as server:
         with pytest.raises(error):
-            await post_form(
-                f"http://localhost:{upstream.port}", {}, proxy=outbound_proxy(server.url("http")), within=20.0
-            )
+            fetcher = ProxiedFetcher(outbound_proxy(server.url("http")))
+            await fetcher.json(f"http://localhost:{upstream.port}", within=20.0, method="POST", form={})
 
 
 # -- real ones ----------------------------------------------------------------

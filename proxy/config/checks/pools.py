@@ -7,6 +7,7 @@ from proxy.config.reflect import tag_of
 from proxy.config.schema import Config
 from proxy.config.schema_adapters import Adapter, ClampMaxTokens, ToolCalls
 from proxy.config.schema_pools import (
+    AskedSource,
     Backend,
     DatabaseSource,
     HealthCheck,
@@ -149,6 +150,8 @@ def _routing(config: Config, place: Place) -> None:
 
 
 def _source(source: Source, config: Config, place: Place, note: Note) -> None:
+    if isinstance(source, AskedSource) and source.proxy:
+        (place / "proxy").refuse(_bad_proxy(source.proxy))
     match source:
         case StaticSource():
             for index, backend in enumerate(source.backends):

@@ -13,6 +13,8 @@ from proxy.upstream.discovery.http_list import HttpListSource
 from proxy.upstream.discovery.kubernetes import KubernetesSource
 from proxy.upstream.discovery.static import StaticSource
 from proxy.upstream.fetch import Fetcher
+from proxy.upstream.fetch_proxied import ProxiedFetcher
+from proxy.wire.tunnel import outbound_proxy
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -47,6 +49,8 @@ def make_discovery(
 def make_source(source: schema.Source, fetcher: Fetcher, engine: Callable[[str], "AsyncEngine"]) -> Source:
     """The source that a section describes."""
     within = source.timeout
+    if isinstance(source, schema.AskedSource) and source.proxy:
+        fetcher = ProxiedFetcher(outbound_proxy(source.proxy))
     match source:
         case schema.StaticSource():
             return StaticSource([_found(backend) for backend in source.backends])

@@ -23,6 +23,7 @@ from kit.client import RawClient, ask
 from kit.eventually import eventually
 from kit.gateway import free_port, settings
 from kit.names import name_server, srv
+from kit.outbound import OutboundServer
 from kit.upstream import ScriptedUpstream, replies
 from kit.wire import chunk, post, sse_head
 from sqlalchemy import text
@@ -105,6 +106,17 @@ class Etcd(Answering):
     def answer(self, *servers: ScriptedUpstream) -> object:
         values = [base64.b64encode(url(server).encode()).decode() for server in servers]
         return {"header": {}, "kvs": [{"key": "a2V5", "value": value} for value in values]}
+
+
+class Distant(HttpList):
+    """A list behind an outbound proxy."""
+
+    def found_at(self, port: int) -> dict[str, object]:
+        return {"type": "http", "url": f"http://localhost:{port}/list", "proxy": self.proxy.url("socks5h")}
+
+    async def start(self) -> None:
+        self.proxy = await self.stack.enter_async_context(OutboundServer(user="gate", password="canary"))
+        await super().start()
 
 
 class Kubernetes(Answering):
@@ -202,6 +214,7 @@ needs_mounts = pytest.mark.skipif(not MAY_MOUNT, reason="needs root and mount na
     "kind",
     [
         HttpList,
+        Distant,
         Consul,
         Etcd,
         DatabaseTable,
@@ -251,6 +264,7 @@ async def test_what_a_source_says_takes_effect_and_streams_run_on(
         may_end.set()
         streamed = await client.read_response(b"POST", LONG)
 
+    assert "canary" not in gateway.output
     assert [answer.status for answer in answers] == [200] * 4
     assert (streamed.status, streamed.end) == (200, "complete")
     assert streamed.body == b"data: 1\n\ndata: [DONE]\n\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from kit.outbound import OutboundServer
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -18,6 +19,8 @@ from proxy.upstream.discovery.etcd import EtcdSource
 from proxy.upstream.discovery.http_list import HttpListSource, read_list
 from proxy.upstream.discovery.kubernetes import KubernetesSource, read_endpoints, read_slices
 from proxy.upstream.fetch import MAX_ANSWER_BYTES, Fetcher
+from proxy.upstream.fetch_proxied import ProxiedFetcher
+from proxy.wire.tunnel import outbound_proxy
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[str]]
@@ -477,3 +480,55 @@ async def test_a_database_that_cannot_answer_is_a_failure(tmp_path: Path) -> Non
 
     with pytest.raises(SourceFailed, match="OperationalError"):
         await find_in(url, {})
+
+
+# -- through an outbound proxy ---------------------------------------------------
+
+
+@pytest.fixture
+async def by_proxy() -> AsyncIterator[tuple[OutboundServer, ProxiedFetcher]]:
+    async with OutboundServer() as server:
+        yield server, ProxiedFetcher(outbound_proxy(server.url("http")))
+
+
+async def test_sources_ask_the_same_through_a_proxy(
+    serve: Serve, by_proxy: tuple[OutboundServer, ProxiedFetcher], tmp_path: Path
+) -> None:
+    """Path, query, headers and body arrive as they would directly."""
+    server, fetcher = by_proxy
+    asked: list[tuple[str, str, str, bytes]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        asked.append((request.method, request.path_qs, request.host, await request.read()))
+        if request.path.startswith("/v1/health"):
+            assert request.headers["X-Consul-Token"] == "t"
+            return web.json_response(CONSUL)
+        if request.path.startswith("/apis"):
+            assert request.headers["Authorization"] == "Bearer sa-token"
+            return web.json_response(SLICES)
+        return web.json_response(kv(a="http://a:8000"))
+
+    url = await serve(handler)
+    host = url.removeprefix("http://")
+    consul = ConsulSource(fetcher, host, service="vllm/x", tag="gpu", token="t", within=20.0)
+
+    assert len(await consul.find()) == 2
+    assert len(await kubernetes(fetcher, url, tmp_path).find()) == 4
+    assert await EtcdSource(fetcher, [url], prefix="/x/", within=20.0).find() == (Found("http://a:8000"),)
+
+    assert [method for method, *_ in asked] == ["GET", "GET", "POST"]
+    assert asked[0][1] == "/v1/health/service/vllm%2Fx?passing=true&tag=gpu"
+    assert asked[1][1].endswith("endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dvllm")
+    assert b'"range_end"' in asked[2][3]
+    assert {name for _, _, name, _ in asked} == {host}
+    assert server.asked == [host] * 3
+
+
+async def test_a_header_that_holds_a_line_break_is_not_sent(
+    serve: Serve, by_proxy: tuple[OutboundServer, ProxiedFetcher]
+) -> None:
+    _, fetcher = by_proxy
+    source = ConsulSource(fetcher, await serve(answering(CONSUL)), service="x", token="t\r\nA: b", within=5.0)
+
+    with pytest.raises(NoAnswer, match="line break"):
+        await source.find()
