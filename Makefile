@@ -1,7 +1,7 @@
 # make run      the gateway with the built-in demo engine, on 127.0.0.1:8000
 # make test     all tests
 # make check    format, lint, types, floors, every file in conf/, all tests
-# make bench    all measurements, into bench/results/ (half an hour; needs a quiet machine)
+# make bench    all measurements, into bench/results/ (half an hour; needs a quiet machine); QUICK=1 tries them out
 # make install  the command `llmproxy` in .venv/bin
 
 PYTHON ?= python3
@@ -76,8 +76,24 @@ docs: install-dev
 soak: install-dev
 	$(BIN)/python tests/soak.py --minutes $(MINUTES)
 
-bench: $(VENV)/.installed-bench
-	for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit; done
+BENCHES := $(patsubst bench/%.py, bench-%, $(wildcard bench/*.py))
+
+bench: $(BENCHES)
+
+# QUICK=1: whether everything runs, on a minute or two; its figures say nothing and go to build/bench.
+QUICK_adapters := --sizes 16 --formats qwen3_xml
+QUICK_affinity := --sessions 60 --endpoints 4 --seeds 1
+QUICK_footprint := --starts 1
+QUICK_growth := --rounds 1 --sizes 1
+QUICK_limits_gateway := --rounds 1 --seconds 0.5
+QUICK_translate := --sizes 16 --formats qwen3_xml
+QUICK_workers := --rounds 1 --streams 50
+
+.PHONY: $(BENCHES)
+.NOTPARALLEL: bench
+$(BENCHES): bench-%: $(VENV)/.installed-bench
+	@echo "== bench/$*.py"
+	$(if $(QUICK),BENCH_RESULTS=build/bench )$(BIN)/python bench/$*.py $(if $(QUICK),$(QUICK_$*))
 
 # --- as a service ---------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """What a request costs the gateway as its world grows: keys, models, endpoints, streams, bodies.
 
-    python bench/growth.py [--only keys,models,endpoints,streams,body] [--rounds 5]
+    python bench/growth.py [--only keys,models,endpoints,streams,body] [--rounds 5] [--sizes 2]
 
 The gateway runs with limits, usage records, metrics and access log switched on. What
 counts is the CPU time of its process (user and system, from the kernel), not the
@@ -22,7 +22,7 @@ from typing import Any
 
 from rig import load
 from rig.processes import Gateway, allow_open_files, digest, engine, everything_on, gateway, settled
-from rig.report import Curve, draw, table, write
+from rig.report import Curve, can_draw, draw, table, write
 
 KEYS = (1, 100, 1_000, 10_000, 100_000)
 MODELS = (1, 10, 100, 1_000)
@@ -49,10 +49,15 @@ Requests = Callable[[int], list[bytes]]
 class Bench:
     """Gateways side by side, and windows of requests in turns."""
 
-    def __init__(self, stack: AsyncExitStack, folder: Path, rounds: int) -> None:
+    def __init__(self, stack: AsyncExitStack, folder: Path, rounds: int, sizes: int) -> None:
         self.stack = stack
         self.folder = folder
         self.rounds = rounds
+        self._sizes = sizes
+
+    def sizes(self, known: Sequence[int]) -> Sequence[int]:
+        """Those of `known` that are measured."""
+        return known[: self._sizes]
 
     async def start(self, name: str, settings: Mapping[str, Any]) -> Gateway:
         return await self.stack.enter_async_context(gateway(self.folder / name, settings))
@@ -82,10 +87,11 @@ async def _window(each: Gateway, asked: list[bytes], connections: int = load.CON
 
 
 async def keys(bench: Bench) -> Page:
-    """Requests with keys drawn from all, of a key file."""
+    """Requests with the keys of a file: each key's first one, then with keys drawn from all."""
     (url,) = await bench.stack.enter_async_context(engine())
-    numbers, gateways = list(itertools.islice(_with_ids_of_their_own(), max(KEYS))), []
-    for count in KEYS:
+    counts = bench.sizes(KEYS)
+    numbers, gateways = list(itertools.islice(_with_ids_of_their_own(), max(counts))), []
+    for count in counts:
         file = bench.folder / f"keys-{count}.json"
         file.touch(mode=0o600)
         entries = (f'{{"sha256": "{digest(number)}", "name": "k{number}"}}' for number in numbers[:count])
@@ -95,15 +101,29 @@ async def keys(bench: Bench) -> Page:
         gateways.append(await bench.start(f"keys-{count}", settings))
     idle = [each.resident() / MIB for each in gateways]
     dice, body = random.Random(1), load.chat()
-    costs = await bench.turns(
-        gateways, lambda at: [load.request(numbers[dice.randrange(KEYS[at])], body) for _ in range(REQUESTS)]
-    )
-    rows = [(f"{n:,}", f"{cost:.0f}", f"{m:.0f}") for n, cost, m in zip(KEYS, costs, idle, strict=True)]
-    curves = [Curve("keys", "CPU µs per request", KEYS, {"": costs})]
-    return [
-        *table(("keys in a file", "CPU µs/request", "idle MiB"), rows),
-        *("", draw("growth-keys", "Keys", curves)),
+    asked = [load.request(number, body) for number in numbers]
+    firsts = [
+        await _first_requests(each, asked[:count]) for each, count in zip(gateways, counts, strict=True)
     ]
+    used = [each.resident() / MIB for each in gateways]
+    costs = await bench.turns(
+        gateways, lambda at: [asked[dice.randrange(counts[at])] for _ in range(REQUESTS)]
+    )
+    rows = [
+        (f"{count:,}", first, f"{cost:.0f}", f"{low:.0f}", f"{high:.0f}")
+        for count, first, cost, low, high in zip(counts, firsts, costs, idle, used, strict=True)
+    ]
+    curves = [Curve("keys", "CPU µs per request", counts, {"": costs})]
+    head = ("keys in a file", "CPU µs, a key's first request", "later ones", "MiB, idle", "all keys used")
+    return [*table(head, rows), "", draw("growth-keys", "Keys", curves)]
+
+
+async def _first_requests(each: Gateway, asked: list[bytes]) -> str:
+    """CPU in µs per request, each its key's first: the least of all windows; a dash for less than one."""
+    await load.ask_all(each.port, asked[:1] * 500)  # connections, caches, free lists
+    windows = [asked[at : at + REQUESTS] for at in range(0, len(asked), REQUESTS)]
+    costs = [await _window(each, window) for window in windows]
+    return f"{min(costs):.0f}" if len(asked) >= REQUESTS else "–"
 
 
 def _with_ids_of_their_own() -> Iterator[int]:
@@ -119,25 +139,26 @@ def _with_ids_of_their_own() -> Iterator[int]:
 async def models(bench: Bench) -> Page:
     """Requests for models drawn from all; each has another name in the upstream."""
     (url,) = await bench.stack.enter_async_context(engine())
-    gateways = []
-    for count in MODELS:
+    counts, gateways = bench.sizes(MODELS), []
+    for count in counts:
         entries = [{"id": f"m{n}", "pool": "default", "upstream_model": f"org/m{n}"} for n in range(count)]
         settings = bench.settings(f"models-{count}", [url], models=entries)
         gateways.append(await bench.start(f"models-{count}", settings))
     dice = random.Random(1)
     costs = await bench.turns(
         gateways,
-        lambda at: [load.request(0, load.chat(f"m{dice.randrange(MODELS[at])}")) for _ in range(REQUESTS)],
+        lambda at: [load.request(0, load.chat(f"m{dice.randrange(counts[at])}")) for _ in range(REQUESTS)],
     )
-    rows = [(f"{n:,}", f"{cost:.0f}") for n, cost in zip(MODELS, costs, strict=True)]
-    curves = [Curve("models", "CPU µs per request", MODELS, {"": costs})]
+    rows = [(f"{n:,}", f"{cost:.0f}") for n, cost in zip(counts, costs, strict=True)]
+    curves = [Curve("models", "CPU µs per request", counts, {"": costs})]
     return [*table(("models", "CPU µs/request"), rows), "", draw("growth-models", "Models", curves)]
 
 
 async def endpoints(bench: Bench) -> Page:
     """Requests of a hundred sessions to pools of so many addresses, by each balancer."""
-    urls = await bench.stack.enter_async_context(engine(max(ENDPOINTS)))
-    places = [(balancer, count) for balancer in BALANCERS for count in ENDPOINTS]
+    counts = bench.sizes(ENDPOINTS)
+    urls = await bench.stack.enter_async_context(engine(max(counts)))
+    places = [(balancer, count) for balancer in BALANCERS for count in counts]
     gateways = []
     for balancer, count in places:
         more: dict[str, Any] = {"routing": {"load_balance": balancer}}
@@ -151,9 +172,9 @@ async def endpoints(bench: Bench) -> Page:
         for _ in range(REQUESTS)
     ]
     costs = dict(zip(places, await bench.turns(gateways, lambda at: asked), strict=True))
-    series = {balancer: [costs[balancer, count] for count in ENDPOINTS] for balancer in BALANCERS}
-    rows = [(f"{n:,}", *(f"{costs[one, n]:.0f}" for one in BALANCERS)) for n in ENDPOINTS]
-    curves = [Curve("endpoints", "CPU µs per request", ENDPOINTS, series)]
+    series = {balancer: [costs[balancer, count] for count in counts] for balancer in BALANCERS}
+    rows = [(f"{n:,}", *(f"{costs[one, n]:.0f}" for one in BALANCERS)) for n in counts]
+    curves = [Curve("endpoints", "CPU µs per request", counts, series)]
     return [
         *table(("endpoints", *(f"`{one}`" for one in BALANCERS)), rows),
         *("", "CPU µs per request.", "", draw("growth-endpoints", "Endpoints of a pool", curves)),
@@ -164,8 +185,9 @@ async def streams(bench: Bench) -> Page:
     """So many open streams, the same number of chunks a second in all."""
     (url,) = await bench.stack.enter_async_context(engine())
     direct = int(url.rpartition(":")[2])
+    counts = bench.sizes(STREAMS)
     rows, costs, sizes, delays, alone = [], [], [], [], []
-    for count in STREAMS:
+    for count in counts:
         name = f"streams-{count}"
         async with gateway(bench.folder / name, bench.settings(name, [url])) as each:
             cost, size, through = await _streams(each, count)
@@ -179,9 +201,9 @@ async def streams(bench: Bench) -> Page:
             (f"{count:,}", f"{cost:.1f}", f"{size:.1f}", *(f"{d * 1000:.1f}" for d in (*through, *before)))
         )
     curves = [
-        Curve("open streams", "CPU µs per chunk", STREAMS, {"": costs}),
-        Curve("open streams", "KiB per stream", STREAMS, {"gateway": sizes}, bar=28),
-        Curve("open streams", "delay p99, ms", STREAMS, {"gateway": delays, "direct": alone}, bar=50),
+        Curve("open streams", "CPU µs per chunk", counts, {"": costs}),
+        Curve("open streams", "KiB per stream", counts, {"gateway": sizes}, bar=28),
+        Curve("open streams", "delay p99, ms", counts, {"gateway": delays, "direct": alone}, bar=50),
     ]
     head = ("open streams", "CPU µs/chunk", "KiB/stream", "delay p50 ms", "p99 ms", "direct p50 ms", "p99 ms")
     return [*table(head, rows), "", draw("growth-streams", "Open streams", curves)]
@@ -231,7 +253,7 @@ async def body(bench: Bench) -> Page:
     """One request at a time with so large a body; renamed: the upstream knows the model by another name."""
     (url,) = await bench.stack.enter_async_context(engine())
     rows, costs, peaks = [], [], {"as it came": [], "renamed": []}
-    for size in BODIES:
+    for size in bench.sizes(BODIES):
         cost, peak = await _body(bench, url, size, {})
         costs.append(cost / 1000)
         row = [f"{size / 1e6:g} MB", f"{cost / 1000:.2f}", f"{cost / size * 1000:.2f}"]
@@ -241,11 +263,10 @@ async def body(bench: Bench) -> Page:
             peaks["renamed"].append((await _body(bench, url, size, renamed))[1])
             row += [f"{values[-1]:.2f}" for values in peaks.values()]
         rows.append((*row, "–", "–")[:5])
-    at = [size / 1e6 for size in BODIES]
-    curves = [
-        Curve("body, MB", "CPU ms per request", at, {"": costs}, log_y=True),
-        Curve("body, MB", "peak memory ÷ body", at[-len(peaks["renamed"]) :], peaks, bar=2),
-    ]
+    at = [size / 1e6 for size in bench.sizes(BODIES)]
+    curves = [Curve("body, MB", "CPU ms per request", at, {"": costs}, log_y=True)]
+    if held := len(peaks["renamed"]):
+        curves.append(Curve("body, MB", "peak memory ÷ body", at[-held:], peaks, bar=2))
     head = ("body", "CPU ms/request", "CPU ms/MB", "peak memory ÷ body", "renamed")
     return [*table(head, rows), "", draw("growth-body", "Body size", curves)]
 
@@ -274,12 +295,12 @@ KINDS: Mapping[str, Callable[[Bench], Awaitable[Page]]] = {
 }
 
 
-async def measure(name: str, rounds: int) -> None:
+async def measure(name: str, rounds: int, sizes: int) -> None:
     print(f"{name} …", flush=True)
     about = (KINDS[name].__doc__ or "").strip()
     with tempfile.TemporaryDirectory(prefix="llmproxy-growth-") as folder:
         async with AsyncExitStack() as stack:
-            page = await KINDS[name](Bench(stack, Path(folder), rounds))
+            page = await KINDS[name](Bench(stack, Path(folder), rounds, sizes))
     write(f"growth-{name}", [f"# Growth: {name}", "", f"{about} See bench/growth.py.", "", *page])
 
 
@@ -287,10 +308,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", default=",".join(KINDS))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sizes", type=int, default=99, help="only so many of the smallest sizes")
     options = parser.parse_args()
+    can_draw()
     allow_open_files()
     for name in options.only.split(","):
-        asyncio.run(measure(name, options.rounds))
+        asyncio.run(measure(name, options.rounds, options.sizes))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+# A run that only tries out the measurements must not take the place of real ones.
+RESULTS = Path(os.environ.get("BENCH_RESULTS") or Path(__file__).resolve().parent.parent / "results")
 
 # One line each; readable in black and white, too.
 MARKERS = "osD^vx"
@@ -28,6 +30,7 @@ class Curve:
 def write(name: str, lines: Iterable[str]) -> Path:
     """Put a page of results in its place, and on standard output."""
     text = "\n".join([*lines, "", machine(), ""])
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.md"
     path.write_text(text, encoding="utf-8")
     print(text)
@@ -53,6 +56,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """A table in Markdown; the first column to the left, figures to the right."""
     rule = "|".join(["---", *(["---:"] * (len(head) - 1))])
     return [f"| {' | '.join(head)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def can_draw() -> None:
+    """Ends the program where it could not draw, before it measures for minutes."""
+    if find_spec("matplotlib") is None:
+        raise SystemExit("matplotlib is needed: pip install 'llmproxy[bench]'")
 
 
 def draw(name: str, title: str, curves: Sequence[Curve]) -> str:
