@@ -15,7 +15,7 @@ from proxy.adapters.tool_calls.format import Format
 from proxy.adapters.tool_calls.render import Call, render_calls
 from proxy.wire.openai import Json, function_of, objects, text_of
 
-_RESULT_ROLES = frozenset({"tool", "function"})
+_RESULT_ROLES = ("tool", "function")
 _GONE = frozenset({"tool_calls", "function_call", "refusal", "audio"})
 
 

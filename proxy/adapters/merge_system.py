@@ -9,7 +9,7 @@ from typing import Any
 
 from proxy.wire.openai import Json
 
-SYSTEM_ROLES = frozenset({"system", "developer"})
+SYSTEM_ROLES = ("system", "developer")
 
 
 class MergeSystemMessages:

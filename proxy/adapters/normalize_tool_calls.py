@@ -18,8 +18,6 @@ from proxy.wire.openai import DONE, STOPPED, TRUNCATED, Json, encoded, name_of, 
 from proxy.wire.sse import SseEvent, encode
 
 _CALLS = b'"tool_calls"'
-# As a tuple: what an upstream writes for a reason may be of any JSON type.
-_STOPPED = tuple(STOPPED)
 
 
 class ToolCallRepair:
@@ -104,7 +102,7 @@ class ToolCallRepair:
         old = message.get("tool_calls") if isinstance(message, dict) else None
         if not isinstance(message, dict) or not isinstance(old, list) or not any(objects(old)):
             return given
-        is_cut = reason in TRUNCATED if isinstance(reason, str) else False
+        is_cut = reason in TRUNCATED
         new = [self._call(each, is_cut=is_cut) if isinstance(each, dict) else each for each in old]
         ending = self._ending(reason)
         if all(one is other for one, other in zip(new, old, strict=True)):
@@ -134,7 +132,7 @@ class ToolCallRepair:
         return made
 
     def _ending(self, reason: Any) -> Any:
-        return "tool_calls" if reason in _STOPPED and not self._is_named else reason
+        return "tool_calls" if reason in STOPPED and not self._is_named else reason
 
     def _new_id(self) -> str:
         return "call_" + letters(self._chance(24), 24)

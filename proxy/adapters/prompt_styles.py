@@ -105,7 +105,7 @@ def _numbered_tool(number: int, function: Json) -> str:
     schema = schema if isinstance(schema, dict) else {}
     properties = schema.get("properties")
     properties = properties if isinstance(properties, dict) else {}
-    required = [name for name in schema.get("required") or () if isinstance(name, str)]
+    required = [name for name in _required(schema) if isinstance(name, str)]
     summary = ", ".join(f"{name} ({_type(value)})" for name, value in properties.items())
     lines = [f"{number}. {function.get('name', '')}"]
     if function.get("description"):
@@ -126,14 +126,18 @@ def _bullets(name: str, schema: Any, *, required: bool, depth: int) -> list[str]
     for key, value in schema.items():
         if key not in ("type", "description", "properties", "items", "required"):
             lines.append(f"{indent}   {key}: {_scalar(value)}")
-    inner_required = schema.get("required")
-    inner_required = inner_required if isinstance(inner_required, list) else []
+    inner_required = _required(schema)
     if isinstance(schema.get("properties"), dict):
         for key, value in schema["properties"].items():
             lines += _bullets(key, value, required=key in inner_required, depth=depth + 1)
     if "items" in schema:
         lines += _bullets("each item", schema["items"], required=True, depth=depth + 1)
     return lines
+
+
+def _required(schema: Json) -> list[Any]:
+    names = schema.get("required")
+    return names if isinstance(names, list) else []
 
 
 def _type(schema: Any) -> str:

@@ -15,10 +15,11 @@ Json = dict[str, Any]
 # What ends a stream, and no JSON.
 DONE = b"[DONE]"
 
-# Finish reasons that say the answer was cut, not finished.
-TRUNCATED = frozenset({"length", "content_filter"})
+# Finish reasons that say the answer was cut, not finished. As tuples, here and wherever a body's values
+# are looked for: they may be of any JSON type, and a list cannot be looked for in a set.
+TRUNCATED = ("length", "content_filter")
 # TGI's words for a stop; OpenCode asks again after any word it does not know.
-STOPPED = frozenset({"stop", "eos_token", "stop_sequence"})
+STOPPED = ("stop", "eos_token", "stop_sequence")
 
 
 def parsed(text: bytes) -> Json | None:

@@ -100,6 +100,8 @@ def test_arguments_stream_while_they_are_written():
         ("text", "stop_sequence", "stop"),
         ("text", "length", "length"),
         ("text", "strange", "strange"),
+        ("text", ["stop"], ["stop"]),
+        (HALF, {"a": 1}, {"a": 1}),
     ],
 )
 def test_how_it_ends(text, upstream, downstream):

@@ -220,6 +220,7 @@ def test_the_older_form_of_calls_and_results_is_understood():
 
 def test_messages_without_tools_are_the_same_objects():
     plain = [{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}, "odd"]
+    plain += [{"role": role, "content": "z"} for role in (["tool"], {}, 5)]
 
     assert all(new is old for new, old in zip(written(*plain), plain, strict=True))
 

@@ -41,6 +41,7 @@ def test_system_messages_become_one_at_the_beginning(messages, expected):
         {"messages": []},
         {"messages": "x"},
         {"messages": [None, "x"]},
+        {"messages": [{"role": ["system"]}, {"role": {}}, {"role": 5}]},
         {},
     ],
 )

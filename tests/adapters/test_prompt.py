@@ -130,6 +130,7 @@ def test_toolify_lists_tools_for_people():
         {"name": "f", "parameters": {}},
         {"name": "f", "parameters": {"properties": None, "required": None}},
         {"name": "f", "parameters": {"properties": {"a": {"properties": {"b": 1}, "required": 7}}}},
+        {"name": "f", "parameters": {"properties": {"a": {}}, "required": True}},
         {"name": "f", "strict": True},
         {},
         None,
