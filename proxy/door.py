@@ -112,7 +112,7 @@ class Door:
     def runtime(self) -> Runtime:
         return self._holder.runtime
 
-    def refused(self, connection: DownstreamConnection, error: ProxyError) -> bytes:
+    def refused(self, connection: DownstreamConnection, error: ProxyError, *, is_head: bool) -> bytes:
         """The answer to what never became a request."""
         request_id = new_request_id()
         self.runtime.services.metrics.count("refused_requests", error.code or error.type)
@@ -126,7 +126,8 @@ class Door:
             },
         )
         lines = [f"{name}: {value}" for name, value in error_headers(error, request_id).items()]
-        return written(error.status, None, lines, error_body(error), keep_alive=False)
+        body = error_body(error)
+        return written(error.status, None, lines, body, is_head=is_head, keep_alive=False)
 
 
 def limits_of(server: Server) -> Limits:

@@ -81,7 +81,7 @@ class Host(Protocol):
     def runtime(self) -> Runtime:
         """The generation that serves new requests."""
 
-    def refused(self, connection: "DownstreamConnection", error: ProxyError) -> bytes:
+    def refused(self, connection: "DownstreamConnection", error: ProxyError, *, is_head: bool) -> bytes:
         """Account for a request that never became one; returns the answer to send."""
 
 
@@ -296,7 +296,7 @@ class DownstreamConnection(asyncio.Protocol):
                 self._close()
         elif self._state is State.HEAD:
             if waited > self.host.limits.read_timeout:
-                self._refuse(RequestTimeout("The request head did not arrive in time."))
+                self._refuse(self._buffer, RequestTimeout("The request head did not arrive in time."))
         elif self._state is State.LINGERING:
             if waited > LINGER_SECONDS:
                 self._close()
@@ -337,16 +337,16 @@ class DownstreamConnection(asyncio.Protocol):
             if self._state is State.IDLE:
                 self._enter(State.HEAD)
             if len(data) > self.host.limits.head_bytes:
-                self._refuse(self._too_large(data))
+                self._refuse(data, self._too_large(data))
             elif not _may_be_head(data):
-                self._refuse(BadRequest("What came is not an HTTP/1.1 request."))
+                self._refuse(data, BadRequest("What came is not an HTTP/1.1 request."))
             return
         self._buffer = b""
         self.runtime = runtime = self.host.runtime
         try:
             head = runtime.heads.read(data[: end + 4])
         except ProxyError as error:
-            self._refuse(error)
+            self._refuse(data, error)
             return
         self._begin(head, data[end + 4 :])
 
@@ -355,7 +355,7 @@ class DownstreamConnection(asyncio.Protocol):
         if data in (b"\r", b"\r\n"):
             self._buffer = data
         elif not data.startswith(b"\r\n") or data[2:3] in (b"\r", b"\n"):
-            self._refuse(BadRequest("What came is not an HTTP/1.1 request."))
+            self._refuse(data, BadRequest("What came is not an HTTP/1.1 request."))
         else:
             self._buffer = b""
             self._read_head(data[2:])
@@ -465,10 +465,10 @@ class DownstreamConnection(asyncio.Protocol):
             self._enter(State.IDLE)
             self._read_head(data)
 
-    def _refuse(self, error: ProxyError) -> None:
+    def _refuse(self, received: bytes, error: ProxyError) -> None:
         """Answer what could not be read, and end the connection: nothing behind it can be trusted."""
         self._buffer = b""
-        self.write(self.host.refused(self, error))
+        self.write(self.host.refused(self, error, is_head=received.startswith(b"HEAD ")))
         self._linger()
 
     def _unwound(self) -> None:

@@ -243,6 +243,19 @@ async def test_a_head_request_gets_the_error_without_its_body(strict):
         assert client.unread == b""
 
 
+@pytest.mark.parametrize(
+    "rest", [b" /v1/x HTTP/1.2\r\nHost: h\r\n\r\n", b" /v1/x HTTP/1.1\r\nX\r\n\r\n", b" /v1/"]
+)
+async def test_a_head_request_that_cannot_be_read_gets_no_body_either(strict, rest):
+    async with await RawClient.connect(strict.port) as client:
+        client.write(b"HEAD" + rest)
+        response = await client.read_response(b"HEAD")
+        await client.wait_end(3)
+
+    assert response.status in (400, 408, 505)
+    assert client.unread == b""
+
+
 async def test_a_refused_request_leaves_the_connection_usable(strict, upstream):
     """Its body was read or thrown away; the next request is not taken out of its middle."""
     async with await RawClient.connect(strict.port) as client:
