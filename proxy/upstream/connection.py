@@ -192,7 +192,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._first_byte_seen and now - self._last > limits.idle:
             self._fail(Failure.IDLE_TIMEOUT)
         elif now - self._last > self._home.patience:
-            self._home.was_silent(now)
+            self._home.was_silent(self._last, now)
             if not self._first_byte_seen and self._receiver is not None:
                 self._receiver.still_silent()
 

@@ -46,6 +46,10 @@ CAREFUL_SECONDS = 10.0
 ALWAYS = 3
 
 
+# Who waits at a server that was heard since waits this many times as long before somebody asks again: a
+# prompt that is worked on for minutes is no reason for a question every other second.
+PATIENCE_WITH_THE_LIVING = 4.0
+
 _NEVER = float("inf")
 
 
@@ -177,13 +181,14 @@ class Connections:
             habit.closed(now)
 
     async def silence(self) -> None:
-        """Wait until a request has heard nothing for longer than `patience`, and nobody else has either."""
+        """Wait until a request has heard nothing for longer than `patience`, and nobody else either."""
         self._silence.clear()
         await self._silence.wait()
 
-    def was_silent(self, now: float) -> None:
-        """An exchange has heard nothing for longer than `patience`."""
-        if now - self.heard > self.patience:
+    def was_silent(self, since: float, now: float) -> None:
+        """An exchange has heard nothing `since`, which is longer than `patience`."""
+        times = 1.0 if since >= self.heard else PATIENCE_WITH_THE_LIVING
+        if now - self.heard > self.patience * times:
             self._silence.set()
 
     def check(self, now: float) -> None:

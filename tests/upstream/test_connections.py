@@ -203,11 +203,25 @@ async def test_it_is_no_silence_while_another_hears_something(homes):
     silence = asyncio.create_task(connections.silence())
     await asyncio.sleep(0)
 
-    connections.was_silent(11.9)
+    connections.was_silent(10.0, 11.9)
     await asyncio.sleep(0)
     assert not silence.done()
 
-    connections.was_silent(12.1)
+    connections.was_silent(10.0, 12.1)
+    await silence
+
+
+async def test_a_server_that_was_heard_since_is_given_more_time(homes):
+    connections = homes(1).connections
+    connections.patience, connections.heard = 2.0, 10.0
+    silence = asyncio.create_task(connections.silence())
+    await asyncio.sleep(0)
+
+    connections.was_silent(9.0, 17.9)
+    await asyncio.sleep(0)
+    assert not silence.done()
+
+    connections.was_silent(9.0, 18.1)
     await silence
 
 
