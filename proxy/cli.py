@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from proxy import __version__
+from proxy.compiled import stale
 from proxy.config import Config, ConfigError, Problem, json_schema, parse, sidecar
 from proxy.config.values import bad_listen
 
@@ -23,6 +24,9 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the process's exit status."""
+    if changed := stale(Path(__file__).parent):
+        print(f"llmproxy: {changed} was changed after it was compiled: `make compile` again", file=sys.stderr)
+        return 1
     args = _parser().parse_args(argv)
     try:
         return int(args.command(args))

@@ -7,7 +7,7 @@ lies after Retry-After, as the draft asks.
 """
 
 from collections.abc import Sequence
-from math import ceil, inf
+from math import ceil
 
 from proxy.limiters.account import Reading
 from proxy.limiters.bucket import EPSILON
@@ -20,7 +20,7 @@ ROUNDING = 1e-3
 
 def grant_lines(readings: Sequence[Reading]) -> bytes:
     """Header lines for an answer that was let through; empty where nothing is limited."""
-    return "".join(_state_lines(readings, inf)).encode("ascii")
+    return "".join(_state_lines(readings)).encode("ascii")
 
 
 def refusal_lines(readings: Sequence[Reading], wait: float) -> bytes:
@@ -43,7 +43,7 @@ def go_duration(seconds: float) -> str:
     return f"{hours}h{minutes}m{rest / 1000:g}s" if hours else f"{minutes}m{rest / 1000:g}s"
 
 
-def _state_lines(readings: Sequence[Reading], latest_reset: float) -> list[str]:
+def _state_lines(readings: Sequence[Reading], latest_reset: int | None = None) -> list[str]:
     items: list[str] = []
     policies: list[str] = []
     requests = tokens = None
@@ -54,7 +54,9 @@ def _state_lines(readings: Sequence[Reading], latest_reset: float) -> list[str]:
         for rate, level in zip(plan.rates, levels, strict=True):
             reset = ceil((rate.burst - level) / rate.rate - ROUNDING)
             left = int(level + EPSILON) if level > 0.0 else 0
-            items.append(f"{rate.item}{left};t={reset if reset < latest_reset else latest_reset}")
+            if latest_reset is not None and reset > latest_reset:
+                reset = latest_reset
+            items.append(f"{rate.item}{left};t={reset}")
             if rate is plan.tokens:
                 if tokens is None or level < tokens[1]:
                     tokens = rate, level

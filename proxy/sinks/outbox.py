@@ -64,7 +64,7 @@ class Outbox:
         self._records_writing = 0
         self._longest = USUAL_BYTES
         self._tasks: list[asyncio.Task[None]] = []
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="usage")
         self._is_closed = False
 
     @property
@@ -122,7 +122,7 @@ class Outbox:
         for courier in self.couriers.values():
             await courier.sink.close()
         await asyncio.wait([self._in_thread(self.backlog.close)], timeout=MAX_CLOSING)
-        self._thread.shutdown(wait=False)
+        self._executor.shutdown(wait=False)
 
     async def next(self, sink: str) -> Batch | None:
         return await self._in_thread(self.backlog.next, sink)
@@ -170,7 +170,7 @@ class Outbox:
                     courier.notify()
 
     def _in_thread(self, function: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
-        return self._loop.run_in_executor(self._thread, function, *args)
+        return self._loop.run_in_executor(self._executor, function, *args)
 
 
 def _report(done: asyncio.Future[None]) -> None:

@@ -63,7 +63,7 @@ def make_app(
 
 def _chain(*middlewares: Any) -> list[Middleware]:
     """For aiohttp these are functions of its own `web.Request`; the connections only ever make ours."""
-    return list(middlewares)
+    return [web.middleware(partial(one)) for one in middlewares]
 
 
 class Dispatcher:

@@ -13,7 +13,6 @@ from proxy.web.request import Request
 from proxy.web.run import in_task
 
 
-@web.middleware
 def auth(request: Request, handler: Handler) -> Awaitable[web.StreamResponse]:
     exchange = request.exchange
     keys = exchange.runtime.keys

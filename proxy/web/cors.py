@@ -9,7 +9,6 @@ from proxy.web.errors import Handler
 from proxy.web.request import Request
 
 
-@web.middleware
 def cors(request: Request, handler: Handler) -> Awaitable[web.StreamResponse]:
     """Answer preflights, and say on every answer which page may read it."""
     exchange = request.exchange

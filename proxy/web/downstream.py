@@ -123,7 +123,8 @@ class DownstreamConnection(asyncio.Protocol):
     peername: object = None
     peer_ip = ""
     ssl_context: object = None
-    max_field_size = max_line_size = 8190
+    max_field_size = 8190
+    max_line_size = 8190
     max_headers = 128
     _paused = False
 

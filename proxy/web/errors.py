@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[web.StreamResponse]]
 
 
-@web.middleware
 async def errors(request: Request, handler: Handler) -> web.StreamResponse:
     """Turn what was raised below into an answer, or into an honest end if one has begun."""
     exchange = request.exchange

@@ -6,7 +6,6 @@ usage record are read from here when the request is over.
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from proxy.balancers import Hint
@@ -31,42 +30,89 @@ log = logging.getLogger(__name__)
 NO_HINT = Hint()
 
 
-@dataclass(slots=True)
 class Exchange:
     """One request and its answer. Times are the loop's clock but for `at` (Unix seconds)."""
 
-    id: str
-    at: float
-    began: float
-    head: RequestHead
-    facts: Facts
-    connection: "DownstreamConnection"
-    runtime: "Runtime"
-    client_ip: str = ""
-    credential: "Credential | None" = None
-    model: str | None = None
-    is_stream: bool = False
-    body: bytes = b""
-    route: "Route | None" = None
-    grant: "Grant | RedisGrant | None" = None
-    endpoint: "Endpoint | None" = None
-    attempts: list[str] = field(default_factory=list)
-    answer: AnswerHead | None = None
-    status: int = 0
-    outcome: str = "refused"  # how it ended, as the usage record has it
-    error: str | None = None  # the code of an error answer of our own
-    first_byte: float | None = None
-    bytes_out: int = 0
-    meter: Meter | None = None
-    metered: Metered | None = None
-    usage: Usage | None = None
-    hint: Hint = NO_HINT
-    model_span: tuple[int, int] | None = None
-    added_lines: bytes = b""
-    replaced_names: frozenset[bytes] = frozenset()  # of the answer's lines that ours stand for, in lower case
-    received: tuple[RequestHead, bytes, tuple[int, int] | None] | None = None  # before anything was rewritten
-    rewrite: "AnswerRewrite | None" = None
-    prefix: "PrefixWatch | None" = None
+    __slots__ = (
+        "added_lines",
+        "answer",
+        "at",
+        "attempts",
+        "began",
+        "body",
+        "bytes_out",
+        "client_ip",
+        "connection",
+        "credential",
+        "endpoint",
+        "error",
+        "facts",
+        "first_byte",
+        "grant",
+        "head",
+        "hint",
+        "id",
+        "is_stream",
+        "meter",
+        "metered",
+        "model",
+        "model_span",
+        "outcome",
+        "prefix",
+        "received",
+        "replaced_names",
+        "rewrite",
+        "route",
+        "runtime",
+        "status",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        id: str,
+        *,
+        at: float,
+        began: float,
+        head: RequestHead,
+        facts: Facts,
+        connection: "DownstreamConnection",
+        runtime: "Runtime",
+        client_ip: str = "",
+    ) -> None:
+        self.id = id
+        self.at = at
+        self.began = began
+        self.head = head
+        self.facts = facts
+        self.connection = connection
+        self.runtime = runtime
+        self.client_ip = client_ip
+        self.credential: Credential | None = None
+        self.model: str | None = None
+        self.is_stream = False
+        self.body = b""
+        self.route: Route | None = None
+        self.grant: Grant | RedisGrant | None = None
+        self.endpoint: Endpoint | None = None
+        self.attempts: list[str] = []
+        self.answer: AnswerHead | None = None
+        self.status = 0
+        self.outcome = "refused"  # how it ended, as the usage record has it
+        self.error: str | None = None  # the code of an error answer of our own
+        self.first_byte: float | None = None
+        self.bytes_out = 0
+        self.meter: Meter | None = None
+        self.metered: Metered | None = None
+        self.usage: Usage | None = None
+        self.hint = NO_HINT
+        self.model_span: tuple[int, int] | None = None
+        self.added_lines = b""
+        self.replaced_names: frozenset[bytes] = frozenset()  # of the answer's lines that ours stand for
+        # before anything was rewritten
+        self.received: tuple[RequestHead, bytes, tuple[int, int] | None] | None = None
+        self.rewrite: AnswerRewrite | None = None
+        self.prefix: PrefixWatch | None = None
 
     @property
     def reached_upstream(self) -> bool:

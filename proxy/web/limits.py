@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from proxy.stores.limits_redis import RedisGrant
 
 
-@web.middleware
 async def limits(request: Request, handler: Handler) -> web.StreamResponse:
     exchange = request.exchange
     limiter = exchange.runtime.limits

@@ -119,7 +119,8 @@ class Relay:
             if self._judge.is_alone:
                 self._downstream.forwarding(None)
             self._downstream.host.watch.discard(self)
-            del self._judge  # it holds us: without the circle, all of a request's objects go at its end
+            self._judge = None  # type: ignore
+            # it holds us: without the circle, all of a request's objects go at its end
 
     # -- flow control, from downstream -------------------------------------
 

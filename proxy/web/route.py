@@ -21,7 +21,6 @@ from proxy.web.request import Request
 from proxy.wire.json_bytes import Peek, find_top_level, first_model, peek
 
 
-@web.middleware
 def route(request: Request, handler: Handler) -> Awaitable[web.StreamResponse]:
     connection, exchange = request.connection, request.exchange
     if connection.is_routed and request.match_info.handler is not forward:

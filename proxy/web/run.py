@@ -9,7 +9,6 @@ else, and by `in_task` in front of what asks for one: time-outs do.
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
-from types import coroutine
 from typing import Any
 
 
@@ -51,19 +50,24 @@ def _wake(future: asyncio.Future[None]) -> None:
 class Run:
     """Drives a coroutine; what it raises is its own affair."""
 
-    __slots__ = ("_coroutine", "_loop", "_task")
+    __slots__ = ("_coroutine", "_has_ended", "_is_waiting", "_loop", "_task")
 
     def __init__(self, coroutine: Coroutine[Any, None, None], loop: asyncio.AbstractEventLoop) -> None:
         self._coroutine = coroutine
         self._loop = loop
         self._task: asyncio.Task[None] | None = None
+        self._is_waiting = False
+        self._has_ended = False
 
     def go_on(self, error: BaseException | None = None) -> None:
         """To the next wait, or to the end; `error` is raised where it waits."""
+        self._is_waiting = False
         try:
             pause = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
         except StopIteration:
+            self._has_ended = True
             return
+        self._is_waiting = True
         if type(pause) is Pause:
             pause._wake = self.go_on
         else:
@@ -73,30 +77,50 @@ class Run:
         """Raise CancelledError where it waits; what runs at the moment hears of it when it waits."""
         if self._task is not None:
             self._task.cancel()
-        elif self._coroutine.cr_running:  # type: ignore[attr-defined]  # every coroutine of ours has it
-            self._loop.call_soon(self.cancel)
-        elif self._coroutine.cr_frame is not None:  # type: ignore[attr-defined]  # likewise; None: it is over
+        elif self._is_waiting:
             self.go_on(asyncio.CancelledError())
+        elif not self._has_ended:
+            self._loop.call_soon(self.cancel)
 
 
-@coroutine
-def in_task() -> Generator[None, None, None]:
-    """From here on the handlers run in a task."""
-    if asyncio.current_task() is None:
-        yield
+class _Handover:
+    """Waits for nothing, which is enough for a task to be made."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        if asyncio.current_task() is None:
+            yield
 
 
-@coroutine
-def _carried_on(begun: Coroutine[Any, None, None], waits_for: object) -> Generator[Any, Any, None]:
+class _Rest:
     """What is left of a coroutine that has begun and waits for something, as a task wants it."""
-    while True:
-        raised: BaseException | None = None
-        sent = None
-        try:
-            sent = yield waits_for
-        except BaseException as error:  # above all CancelledError: it belongs where the coroutine waits
-            raised = error
-        try:
-            waits_for = begun.send(sent) if raised is None else begun.throw(raised)
-        except StopIteration:
-            return
+
+    __slots__ = ("_begun", "_waits_for")
+
+    def __init__(self, begun: Coroutine[Any, None, None], waits_for: object) -> None:
+        self._begun = begun
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        begun, waits_for = self._begun, self._waits_for
+        while True:
+            raised: BaseException | None = None
+            sent = None
+            try:
+                sent = yield waits_for
+            except BaseException as error:  # above all CancelledError: it belongs where the coroutine waits
+                raised = error
+            try:
+                waits_for = begun.send(sent) if raised is None else begun.throw(raised)
+            except StopIteration:
+                return
+
+
+def in_task() -> _Handover:
+    """Awaited: from here on the handlers run in a task."""
+    return _Handover()
+
+
+async def _carried_on(begun: Coroutine[Any, None, None], waits_for: object) -> None:
+    await _Rest(begun, waits_for)

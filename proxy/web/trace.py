@@ -34,7 +34,6 @@ def new_request_id() -> str:
     return f"req_{getrandbits(128):032x}"
 
 
-@web.middleware
 async def trace(request: Request, handler: Handler) -> web.StreamResponse:
     connection = request.connection
     request.exchange = connection.exchange = exchange = _exchange(connection)

@@ -40,7 +40,6 @@ _TOOLS = b'"tools"'
 _IDENTITY = read_line(b"Accept-Encoding: identity")
 
 
-@web.middleware
 def translate(request: Request, handler: Handler) -> Awaitable[web.StreamResponse]:
     found = request.exchange.route
     if found is None or not found.may_rewrite:

@@ -27,7 +27,6 @@ _LEFT = ("client_closed", Failure.STALLED_READER.value)
 _TIMEOUTS = (Failure.FIRST_BYTE_TIMEOUT.value, Failure.IDLE_TIMEOUT.value, Failure.TOTAL_TIMEOUT.value)
 
 
-@web.middleware
 async def usage(request: Request, handler: Handler) -> web.StreamResponse:
     exchange = request.exchange
     if exchange.route is None:

@@ -76,7 +76,7 @@ class ChunkScanner:
         left = self._left
         stop = at + left
         if stop <= end:
-            if data[stop - 2 : stop] != b"\r\n" and left >= 2:
+            if left >= 2 and data[stop - 2 : stop] != b"\r\n":
                 raise BadHead("a chunk is longer than its size")
             if left == 1 and data[at] != 0x0A:
                 raise BadHead("a chunk is longer than its size")

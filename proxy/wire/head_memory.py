@@ -51,8 +51,9 @@ class HeadMemory(Generic[H]):
 
     def read(self, raw: bytes) -> H:
         """The head in these bytes, blank line included; raises what `parse` raises."""
-        start = raw.find(_BEFORE_LENGTH) + len(_BEFORE_LENGTH)
-        end = raw.find(b"\r", start)
+        found = raw.find(_BEFORE_LENGTH)
+        start = found + len(_BEFORE_LENGTH) if found >= 0 else len(raw)
+        end = raw.find(b"\r", start) if found >= 0 else start
         key, digits = raw[:start] + raw[end:], raw[start:end]
         known = self._young.get(key) or self._recall(key)
         if known is not None and known.start == start:
@@ -62,7 +63,7 @@ class HeadMemory(Generic[H]):
                 return known.head.with_length(int(digits))
         head = self._parse(raw)
         if len(raw) <= MAX_HEAD_BYTES:
-            before = raw[start - len(_LENGTH_LINE) : start].lower()
+            before = raw[max(start - len(_LENGTH_LINE), 0) : start].lower()
             self._remember(key, _Known(head, start, digits, before == _LENGTH_LINE and is_length(digits)))
         return head
 

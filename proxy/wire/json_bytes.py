@@ -107,7 +107,7 @@ def _opens_member(body: bytes, at: int) -> bool:
     """Does `{` or `,` stand in front, space aside? If so, the quote at `at` opens a string."""
     while at and body[at - 1] in _SPACE:
         at -= 1
-    return body[at - 1 : at] in (b"{", b",")
+    return at > 0 and body[at - 1] in b"{,"
 
 
 def _before(body: bytes, at: int) -> dict[str, Any]:
