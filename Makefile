@@ -2,14 +2,16 @@
 # make test     all tests
 # make check    format, lint, types, floors, every file in conf/, all tests
 # make bench    all measurements, into bench/results/ (half an hour; needs a quiet machine); QUICK=1 tries them out
-# make install  the command `llmproxy` in .venv/bin
-# make compile  the byte path in C, a quarter less CPU time (two minutes; needs a C compiler)
+# make install  the command `llmproxy` in .venv/bin; compiled, where there is a C compiler (some minutes)
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 BUILD := build/venv
 MINUTES ?= 30
+# What runs for each request is compiled to C, if that can be done here; `COMPILE=` leaves it as it is.
+COMPILE ?= $(shell command -v cc > /dev/null && $(PYTHON) -c "$(HAS_HEADERS)")
+HAS_HEADERS := import pathlib, sysconfig; print('yes' * pathlib.Path(sysconfig.get_path('include'), 'Python.h').exists())
 
 # Where `install-program` and `install-systemd` put things.
 PREFIX ?= /opt/llmproxy
@@ -21,7 +23,7 @@ CONFDIR ?= /etc/llmproxy
 METADATA := setup.cfg pyproject.toml proxy/__init__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile install install-dev test check lint conf docs soak bench install-program install-systemd clean
+.PHONY: help run install install-dev compile interpreted test check lint conf docs soak bench install-program install-systemd clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -31,7 +33,7 @@ run: $(VENV)/.installed
 
 # --- installing ---------------------------------------------------------------
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed $(if $(COMPILE),compile)
 
 install-dev: $(VENV)/.installed-dev
 
@@ -52,17 +54,24 @@ $(VENV)/.installed-bench: $(BIN)/python $(METADATA)
 	@touch $(VENV)/.installed $@
 
 # In place, with tools of its own; `make interpreted` takes it back.
-compile: $(BUILD)/.ready
-	LLMPROXY_COMPILE=1 $(BUILD)/bin/python setup.py --quiet build_ext --inplace --parallel 4
+compile: build/.compiled
 
-$(BUILD)/.ready: $(BIN)/python $(METADATA)
-	$(PYTHON) -m venv $(BUILD)
-	$(BUILD)/bin/python -m pip install --quiet --disable-pip-version-check '.[speed,compile]'
-	$(BUILD)/bin/python -m pip uninstall --quiet --yes llmproxy
+build/.compiled: $(BUILD)/.ready $(wildcard proxy/*.py proxy/*/*.py)
+	@echo "compiling what runs for each request (make COMPILE= leaves it as it is)"
+	LLMPROXY_COMPILE=1 $(BUILD)/bin/python setup.py --quiet build_ext --inplace --parallel 4 2> build/compile.log \
+		|| { cat build/compile.log; exit 1; }
+	find proxy -name '*.so' -exec touch {} +
 	@touch $@
 
 interpreted:
 	find proxy -name '*.so' -delete
+	rm -f build/.compiled
+
+$(BUILD)/.ready: $(METADATA) setup.py
+	$(PYTHON) -m venv $(BUILD)
+	$(BUILD)/bin/python -m pip install --quiet --disable-pip-version-check '.[speed,compile]'
+	$(BUILD)/bin/python -m pip uninstall --quiet --yes llmproxy
+	@touch $@
 
 # --- checking -----------------------------------------------------------------
 
@@ -113,9 +122,13 @@ $(BENCHES): bench-%: $(VENV)/.installed-bench
 # --- as a service ---------------------------------------------------------------
 
 # The program, in a virtual environment of its own (which cannot be moved, so there is no DESTDIR).
-install-program:
+install-program: $(if $(COMPILE),$(BUILD)/.ready)
 	$(PYTHON) -m venv $(PREFIX)
 	$(PREFIX)/bin/python -m pip install --quiet --disable-pip-version-check '.[speed,redis,sql]'
+	$(if $(COMPILE),LLMPROXY_COMPILE=1 $(BUILD)/bin/python -m pip wheel --quiet --disable-pip-version-check \
+		--no-build-isolation --no-deps --wheel-dir build/wheel .)
+	$(if $(COMPILE),$(PREFIX)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --force-reinstall build/wheel/llmproxy-*.whl)
 
 # The units, the user and a first configuration, which is never overwritten.
 install-systemd:
@@ -130,7 +143,7 @@ install-systemd:
 	test -e $(DESTDIR)$(CONFDIR)/llmproxy.yaml || \
 		install -m 0644 conf/llmproxy.yaml $(DESTDIR)$(CONFDIR)/llmproxy.yaml
 
-clean:
+clean: interpreted
 	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache \
 		.hypothesis .import_linter_cache
 	find proxy tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -92,6 +92,12 @@ class TargetTooLong(ProxyError):
     code = "uri_too_long"
 
 
+class ExpectationFailed(ProxyError):
+    status = 417
+    type = "invalid_request_error"
+    code = "expectation_failed"
+
+
 class HeadTooLarge(ProxyError):
     status = 431
     type = "invalid_request_error"
@@ -120,6 +126,12 @@ class Overloaded(ProxyError):
     status = 503
     type = "service_unavailable_error"
     code = "server_is_overloaded"
+
+
+class UnsupportedVersion(ProxyError):
+    status = 505
+    type = "invalid_request_error"
+    code = "http_version_not_supported"
 
 
 class UpstreamFailed(ProxyError):

@@ -6,11 +6,22 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings as hypothesis_settings
-from kit.gateway import Gateway, Settings, free_port, settings
+from kit.gateway import ROOT, Gateway, Settings, free_port, settings
+
+from proxy.compiled import stale
 
 # Whether a property holds is no matter of how busy the machine is.
 hypothesis_settings.register_profile("patient", deadline=None)
 hypothesis_settings.load_profile("patient")
+
+
+def pytest_configure() -> None:
+    if changed := stale(ROOT / "proxy"):
+        pytest.exit(f"{changed} was changed after it was compiled: `make compile` or `make interpreted`", 1)
+
+
+def pytest_report_header() -> str:
+    return f"byte path: {'compiled' if list((ROOT / 'proxy').glob('*.so')) else 'interpreted'}"
 
 
 class Gateways:

@@ -12,7 +12,14 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from proxy.errors import BadRequest, HeadTooLarge, MethodNotAllowed, ProxyError, TargetTooLong
+from proxy.errors import (
+    BadRequest,
+    ExpectationFailed,
+    HeadTooLarge,
+    MethodNotAllowed,
+    TargetTooLong,
+    UnsupportedVersion,
+)
 
 # nginx allows 8 KiB for a request line, Go 1 MiB for the whole head; an OpenAI
 # path is under 100 bytes, so 16 KiB is generous and still cheap to buffer.
@@ -74,18 +81,6 @@ _KINDS = {
 
 class BadHead(ValueError):
     """A head or a framing that must not be relayed; the text says why, without quoting it."""
-
-
-class UnsupportedVersion(ProxyError):
-    status = 505
-    type = "invalid_request_error"
-    code = "http_version_not_supported"
-
-
-class ExpectationFailed(ProxyError):
-    status = 417
-    type = "invalid_request_error"
-    code = "expectation_failed"
 
 
 class HeaderLine(NamedTuple):

@@ -1,0 +1,49 @@
+"""Modules compiled in place never hide what was changed in them since."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kit.gateway import ROOT
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the package, with nothing compiled in it."""
+    shutil.copytree(ROOT / "proxy", tmp_path / "proxy", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    return tmp_path
+
+
+def run(checkout: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "proxy", "check", "no-such-file.yaml"]
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    return subprocess.run(
+        command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def compiled(checkout: Path, *, seconds_after_source: float) -> None:
+    """A file where the compiler would put one; nobody imports it for this command."""
+    source = checkout / "proxy" / "web" / "relay.py"
+    made = source.with_name("relay.cpython-311-x86_64-linux-gnu.so")
+    made.write_bytes(b"")
+    at = source.stat().st_mtime + seconds_after_source
+    os.utime(made, (at, at))
+
+
+def test_a_module_changed_after_it_was_compiled_is_named(checkout: Path) -> None:
+    compiled(checkout, seconds_after_source=-60)
+    ended = run(checkout)
+    assert ended.returncode == 1
+    assert "web/relay.py was changed after it was compiled" in ended.stderr
+
+
+@pytest.mark.parametrize("later", [0, 60])
+def test_what_was_compiled_since_is_used(checkout: Path, later: float) -> None:
+    compiled(checkout, seconds_after_source=later)
+    ended = run(checkout)
+    assert "compiled" not in ended.stderr
+    assert "no-such-file.yaml" in ended.stderr
