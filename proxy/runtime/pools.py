@@ -50,15 +50,20 @@ class LivePool:
     credential_names: tuple[bytes, ...] = ()  # lower-case headers of clients that never reach an upstream
 
     def waiting_room(self, now: float) -> Queue | None:
-        """The queue in front of the pool, as long as all its usable endpoints have a bound."""
-        queue = self.queue
+        """The queue in front of the pool, as long as all its usable endpoints have a bound.
+
+        It counts whatever runs in the pool. So what still runs where nothing new goes has
+        places of its own: else a server that stands still would hold those of the others.
+        """
+        queue, everybody = self.queue, self.pool.endpoints
         if queue is None:
             return None
-        usable = [one for one in self.pool.endpoints if one.admits(now)] or self.pool.endpoints
+        usable = self.pool.usable(now) or everybody
         bounds = [one.max_in_flight for one in usable if one.max_in_flight is not None]
         if len(bounds) < len(usable):
             return None
-        queue.resize(sum(bounds), self.settings.queue.max_waiting, now)
+        left_over = sum(one.in_flight for one in everybody if one not in usable)
+        queue.resize(sum(bounds) + left_over, self.settings.queue.max_waiting, now)
         return queue
 
     def replace(self, backends: Iterable[schema.Backend], registry: EndpointRegistry) -> bool:
@@ -98,7 +103,7 @@ def live_pool(
     )
     sessions = SessionHeaders(name.encode() for name in settings.affinity.headers) if sticky else None
     pool = Pool(name, endpoints, balancer, registry.changes)
-    queue = Queue(0, settings.queue.max_waiting) if settings.queue.enabled else None
+    queue = registry.queue(name) if settings.queue.enabled else None
     return LivePool(
         pool,
         settings,

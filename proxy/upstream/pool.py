@@ -88,11 +88,15 @@ class Pool:
             if one.weight > 0 and one not in exclude
         )
 
-    def lease(self, hint: Hint, now: float, exclude: Collection[Endpoint] = ()) -> Lease:
-        """Claim the best endpoint that is not excluded, or raise Overloaded."""
+    def usable(self, now: float) -> Sequence[Endpoint]:
+        """Who may get requests now, each as many as its bound allows."""
         if self._seen != self._changes.count or now >= self._look_again_at:
             self._look_again(now)
-        usable = self._usable
+        return self._usable
+
+    def lease(self, hint: Hint, now: float, exclude: Collection[Endpoint] = ()) -> Lease:
+        """Claim the best endpoint that is not excluded, or raise Overloaded."""
+        usable = self.usable(now)
         if exclude:
             usable = [one for one in usable if one not in exclude] or self._unsuspected(exclude)
         endpoint = self._pick(usable, hint, now)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from proxy.balancers.base import Balancer
 from proxy.health.breaker import BreakerSettings
 from proxy.health.thresholds import ThresholdSettings
+from proxy.limiters.queue import Queue
 from proxy.upstream.connections import Connections
 from proxy.upstream.endpoint import Changes, Endpoint, EndpointSpec, Vitals
 
@@ -38,6 +39,7 @@ class EndpointRegistry:
         self._connect = connect
         self._claims: dict[_Key, list[Endpoint]] = {}
         self._balancers: dict[str, tuple[Hashable, Balancer]] = {}
+        self._queues: dict[str, Queue] = {}
         self.changes = Changes()
 
     def claim(self, pool: str, spec: EndpointSpec, health: HealthSettings) -> Endpoint:
@@ -66,6 +68,10 @@ class EndpointRegistry:
         if held is None or held[0] != kind:
             held = self._balancers[pool] = kind, make()
         return held[1]
+
+    def queue(self, pool: str) -> Queue:
+        """The queue in front of the pool: it counts what runs for all generations. To be resized."""
+        return self._queues.setdefault(pool, Queue(0, 0))
 
     def close(self) -> None:
         for held in self._claims.values():

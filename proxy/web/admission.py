@@ -46,7 +46,9 @@ async def admission(exchange: Exchange, live: LivePool) -> AsyncIterator[None]:
             await _wait(exchange, live, ticket, decision)
         yield
     finally:
-        ticket.leave(loop.time())
+        now = loop.time()
+        live.waiting_room(now)  # it may have run where nothing new goes: its place goes with it
+        ticket.leave(now)
 
 
 async def _wait(exchange: Exchange, live: LivePool, ticket: Ticket, decision: asyncio.Future[bool]) -> None:

@@ -174,6 +174,32 @@ async def test_a_busy_pool_makes_its_clients_wait_in_turn(new_gateway, upstreams
     assert served[1].get(b"x-llmproxy-queue-position") == b"1"
 
 
+async def test_a_reload_keeps_the_queue(new_gateway, upstreams):
+    """What an earlier generation has running takes places in the one that follows."""
+    gate = asyncio.Event()
+
+    async def script(connection, request):
+        await gate.wait()
+        connection.write(answer())
+
+    upstream = await upstreams(script)
+    backend = {"name": "b", "url": f"http://127.0.0.1:{upstream.port}", "max_in_flight": 1}
+    gateway = new_gateway(settings(backends=[backend], routing={"queue": {"max_waiting": 5}}))
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await RawClient.connect(gateway.port)) for _ in range(3)]
+        clients[0].write(post(body=chat()))
+        await upstream.wait_requests(1)
+        clients[1].write(post(body=chat()))
+        await eventually(lambda: _waits(gateway, 1), "one waits")
+        await reloaded(gateway, 2)
+        clients[2].write(post(body=chat()))
+        await eventually(lambda: _waits(gateway, 2), "two wait")
+        gate.set()
+        served = [await client.read_response() for client in clients]
+
+    assert [response.status for response in served] == [200, 200, 200]
+
+
 async def test_a_client_that_leaves_the_queue_is_gone_at_once(new_gateway, upstreams):
     gate = asyncio.Event()
 

@@ -301,6 +301,44 @@ async def test_retries_of_a_stopped_pool_have_a_budget(new_gateway, upstreams) -
     assert ways.count(["backend-0:200"]) == 10
 
 
+@pytest.mark.parametrize("why", ["silent", "drained"])
+async def test_what_is_stuck_at_one_server_takes_no_places_from_the_others(
+    new_gateway, upstreams, why
+) -> None:
+    """Where requests queue, places are counted for the whole pool."""
+    is_over = asyncio.Event()
+
+    async def stopped(connection, request):
+        await is_over.wait()
+        connection.write(wire.answer())
+
+    first, other = await upstreams(stopped), await upstreams(Prefill(wire.answer()))
+    configuration = settings(first.port, other.port, routing=routing(queue={"max_wait": "10m"}))
+    for backend in configuration["backends"]:
+        backend["max_in_flight"] = 2
+    gateway = new_gateway(configuration)
+    async with Waiting(gateway.port) as waiting:
+        await waiting.send(*[post(body=CHAT)] * 4)
+        await eventually(lambda: len(prompts(first)) + len(prompts(other)) == 4, "all places are taken", LONG)
+        if why == "silent":
+            await becomes(gateway, 0, unresponsive=True)
+        else:
+            configuration["backends"][0]["weight"] = 0
+            gateway.write(configuration)
+            gateway.signal(signal.SIGHUP)
+            await eventually(lambda: '"reloaded"' in gateway.log, "it reloads", LONG)
+        await waiting.send(*[post(body=CHAT)] * 6)
+        other.on_request.is_done.set()
+
+        await eventually(lambda: len(prompts(other)) == 8, "the other one serves all that waits", LONG)
+
+        is_over.set()
+        answers = await waiting.answers(LONG)
+
+    assert {one.status for one in answers} == {200}
+    assert len(prompts(first)) == 2
+
+
 async def test_a_reload_keeps_what_is_known(new_gateway, upstreams) -> None:
     stopped, well = await upstreams(replies(b"", "stall")), await upstreams()
     configuration = settings(stopped.port, well.port, routing=routing())
