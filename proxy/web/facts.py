@@ -1,7 +1,7 @@
 """What a request's head says to the gateway itself, worked out once for all requests that begin alike."""
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from proxy.access.masking import masked
 from proxy.metrics import path_label
@@ -16,8 +16,7 @@ MAX_METHOD = 32
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """`path` is whole but for keys in it; `shown_path` is the same as short text that no terminal obeys."""
 
     method: str

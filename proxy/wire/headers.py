@@ -7,7 +7,18 @@ client's credential, which no upstream may see.
 
 from collections.abc import Iterable
 
-from proxy.wire.http1 import MAX_MEMO, AnswerHead, Framing, HeaderLine, Kind, RequestHead
+from proxy.wire.http1 import (
+    CODING,
+    HOST,
+    LENGTH,
+    MAX_MEMO,
+    PLAIN,
+    AnswerHead,
+    Framing,
+    HeaderLine,
+    Kind,
+    RequestHead,
+)
 
 # Stands where a length is filled in; no head that was read can hold it.
 _HOLE = b"\0"
@@ -55,15 +66,15 @@ class RequestRewrite:
         has_host = False
         for line in request.lines:
             kind = line.kind
-            if kind is Kind.PLAIN:
+            if kind is PLAIN:
                 if line.lower not in gone:
                     lines.append(line.raw)
-            elif kind is Kind.HOST:
+            elif kind is HOST:
                 has_host = True
                 lines.append(line.name + b": " + self._host)
-            elif kind is Kind.LENGTH:
+            elif kind is LENGTH:
                 lines.append(_with_hole(line))
-            elif kind is Kind.CODING:
+            elif kind is CODING:
                 lines.append(b"Content-Length: " + _HOLE)
         if not has_host:
             lines.insert(1, b"Host: " + self._host)
@@ -113,14 +124,14 @@ def _answer_form(
     dropped = answer.dropped
     for line in answer.lines:
         kind = line.kind
-        if kind is Kind.PLAIN or kind is Kind.EXPECT or kind is Kind.HOST:
+        if kind is PLAIN or kind is Kind.EXPECT or kind is HOST:
             if line.lower not in dropped:
                 lines.append(line.raw)
-        elif kind is Kind.LENGTH:
+        elif kind is LENGTH:
             if keeps_length:
                 # Where no body follows (HEAD, 304) the line says what there would be.
                 lines.append(_with_hole(line) if answer.framing is Framing.LENGTH else line.raw)
-        elif (kind is Kind.CODING or kind is Kind.TRAILER) and passes_chunks:
+        elif (kind is CODING or kind is Kind.TRAILER) and passes_chunks:
             lines.append(line.raw)
     if authors_chunks:
         lines.append(b"Transfer-Encoding: chunked")
@@ -133,5 +144,5 @@ def _answer_form(
 
 def interim_head(answer: AnswerHead) -> bytes:
     """A 1xx answer to pass on."""
-    kept = [line.raw for line in answer.lines if line.kind is Kind.PLAIN and line.lower not in answer.dropped]
+    kept = [line.raw for line in answer.lines if line.kind is PLAIN and line.lower not in answer.dropped]
     return b"\r\n".join([b"HTTP/1.1 %d %b" % (answer.status, answer.reason), *kept, b"\r\n"])

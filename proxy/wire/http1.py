@@ -63,6 +63,9 @@ class Kind(IntEnum):
     TRAILER = 7
 
 
+# What is asked of every line. CPython 3.11 takes 0.1 µs to find a member of an enumeration.
+PLAIN, CONNECTION, LENGTH, CODING, HOST = Kind.PLAIN, Kind.CONNECTION, Kind.LENGTH, Kind.CODING, Kind.HOST
+
 _KINDS = {
     b"connection": Kind.CONNECTION,
     b"content-length": Kind.LENGTH,
@@ -274,7 +277,7 @@ def _header_lines(lines: list[bytes]) -> tuple[list[HeaderLine], frozenset[bytes
     tokens: list[bytes] = []
     for raw in lines[1:]:
         line = _known_line(raw) if len(raw) <= MAX_KNOWN_LINE_BYTES else read_line(raw)
-        if line.kind is Kind.CONNECTION:
+        if line.kind is CONNECTION:
             tokens += line.value.split(b",")
         headers.append(line)
     return headers, frozenset(token.strip(b" \t").lower() for token in tokens) if tokens else _NOTHING
@@ -297,16 +300,17 @@ _known_line = lru_cache(maxsize=MAX_KNOWN_LINES)(read_line)
 def _frame_request(request: RequestHead) -> None:
     length, coding, hosts = None, None, 0
     for line in request.lines:
-        if line.kind is Kind.PLAIN:
+        kind = line.kind
+        if kind is PLAIN:
             continue
-        if line.kind is Kind.LENGTH:
+        if kind is LENGTH:
             length = _length(line.value, seen=length)
-        elif line.kind is Kind.CODING:
+        elif kind is CODING:
             coding = _coding(line.value, seen=coding, minor=request.minor)
-        elif line.kind is Kind.HOST:
+        elif kind is HOST:
             hosts += 1
             _check_host(line.value)
-        elif line.kind is Kind.EXPECT:
+        elif kind is Kind.EXPECT:
             request.expects_continue = _expectation(line.value, request.minor)
     if hosts > 1 or (hosts == 0 and request.minor):
         raise BadHead("Exactly one Host header is needed.")
@@ -322,9 +326,12 @@ def _frame_request(request: RequestHead) -> None:
 def _frame_answer(answer: AnswerHead, method: bytes) -> None:
     length, coding = None, None
     for line in answer.lines:
-        if line.kind is Kind.LENGTH:
+        kind = line.kind
+        if kind is PLAIN:
+            continue
+        if kind is LENGTH:
             length = _length(line.value, seen=length)
-        elif line.kind is Kind.CODING:
+        elif kind is CODING:
             coding = _coding(line.value, seen=coding, minor=answer.minor)
     if length is not None and coding is not None:
         raise BadHead("content-length beside transfer-encoding")
