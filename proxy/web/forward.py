@@ -211,18 +211,22 @@ class Attempts:
 
     def leaves(self, attempt: Attempt) -> bool:
         """Asked during a silence: a server that answers nobody is left where somebody else may answer."""
-        retry, now, endpoint = self._route.retry, self._loop.time(), attempt.endpoint
-        if not endpoint.is_unresponsive or not retry.leaves_unresponsive or self._total >= MAX_ATTEMPTS:
+        endpoint, now = attempt.endpoint, self._loop.time()
+        if not endpoint.is_unresponsive or self._total >= MAX_ATTEMPTS:
             return False
-        excluded = [endpoint, *self._excluded]
-        if self._route.pool.has_responsive(now, excluded) and retry.may_leave_unresponsive(
-            self._made, now=now
-        ):
+        if self._route.pool.has_responsive(now, [endpoint, *self._excluded]) and self._may_leave(now):
             self._wait = 0.0
             self._excluded.append(endpoint)
             return True
         self._wait = None
-        return any(fallback.pool.available for fallback in self._fallbacks)
+        return self._route.retry.leaves_unresponsive and any(
+            other.pool.available for other in self._fallbacks
+        )
+
+    def _may_leave(self, now: float) -> bool:
+        if self._exchange.head.method in IDEMPOTENT and self._made == 1:
+            return True
+        return self._route.retry.may_leave_unresponsive(self._made, now=now)
 
     def _wait_after(self, failure: Failure | None, endpoint: Endpoint) -> float | None:
         """Seconds until the next attempt on this route after a failure, None if there is none."""

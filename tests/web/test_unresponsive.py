@@ -138,6 +138,16 @@ async def test_what_waits_at_a_stopped_server_moves_where_that_is_allowed(engine
     assert ["backend-0:200"] in await attempts(gateway, 8)
 
 
+async def test_what_can_be_repeated_without_harm_moves_always(new_gateway, upstreams) -> None:
+    stopped, well = await upstreams(replies(b"", "stall")), await upstreams()
+    gateway = new_gateway(settings(stopped.port, well.port, routing=routing()))
+
+    answers = [await ask(gateway.port, get(b"/v1/files"), LONG) for _ in range(2)]
+
+    assert {one.status for one in answers} == {200}
+    assert ["backend-0:unresponsive", "backend-1:200"] in await attempts(gateway, 2)
+
+
 # -- a server that works --------------------------------------------------------
 
 
