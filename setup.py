@@ -15,7 +15,7 @@ BYTE_PATH = {
     "proxy/access": "addresses credential quota refusals",
     "proxy/balancers": "affinity_key base load",
     "proxy/health": "blame breaker budget hedge outcome retry window",
-    "proxy/limiters": "account bucket concurrency estimate headers limits table verdict",
+    "proxy/limiters": "account bucket concurrency estimate headers limits shapes table verdict",
     "proxy/runtime": "generation keys routes services",
     "proxy/sinks": "outbox",
     "proxy/stores": "key_table pipeline",
@@ -38,6 +38,7 @@ def extensions():
     )
     for extension in made:  # the headers of a group with a dot lie in a folder of their own
         extension.include_dirs.append("build/proxy")
+        extension.extra_link_args.append("-Wl,-Bsymbolic")  # calls among the modules need no look-up
     return made
 
 

@@ -6,7 +6,8 @@ taken from them only when all agree, so nothing has ever to be rolled back.
 
 from proxy.limiters.bucket import Bucket
 from proxy.limiters.concurrency import Slots
-from proxy.limiters.spec import Limiting, Plan, Scope, plan_of
+from proxy.limiters.shapes import Plan, Scope
+from proxy.limiters.spec import Limiting, plan_of
 
 # What was left when a request was decided on: the plan, its open slots, and the
 # levels of its buckets in the plan's order.

@@ -11,7 +11,7 @@ from math import ceil
 
 from proxy.limiters.account import Reading
 from proxy.limiters.bucket import EPSILON
-from proxy.limiters.spec import Rate
+from proxy.limiters.shapes import Rate
 
 # What a sum of doubles may be off, in milliseconds or seconds; without it a full
 # minute would be told as 61 s.

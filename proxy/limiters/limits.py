@@ -8,7 +8,8 @@ however often it is asked for.
 from typing import NamedTuple
 
 from proxy.limiters.account import Account
-from proxy.limiters.spec import SCOPES, Limiting, Scope, ScopeSpecs
+from proxy.limiters.shapes import Scope
+from proxy.limiters.spec import SCOPES, Limiting, ScopeSpecs
 from proxy.limiters.table import MAX_SUBJECTS, AddressTable, Table
 from proxy.limiters.verdict import Refusal, Verdict
 

@@ -5,7 +5,8 @@ processes share is told the plan with every request, under the account's name.
 """
 
 from proxy.limiters.limits import EVERYBODY, Subject
-from proxy.limiters.spec import SCOPES, Plan, Scope, ScopeSpecs, plan, plan_of
+from proxy.limiters.shapes import Plan, Scope
+from proxy.limiters.spec import SCOPES, ScopeSpecs, plan, plan_of
 from proxy.limiters.table import network
 
 

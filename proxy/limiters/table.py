@@ -10,7 +10,8 @@ from ipaddress import AddressValueError, IPv6Address
 
 from proxy.limiters.account import Account
 from proxy.limiters.concurrency import Slots
-from proxy.limiters.spec import Limiting, LimitSpec, Scope
+from proxy.limiters.shapes import Scope
+from proxy.limiters.spec import Limiting, LimitSpec
 
 # About 600 bytes each, so 80 MB when full; above the 100,000 keys that one
 # process is built for.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from proxy.limiters.account import Reading
 from proxy.limiters.headers import grant_lines, refusal_lines
-from proxy.limiters.spec import Kind, Plan, Rate, Scope
+from proxy.limiters.shapes import Kind, Plan, Rate, Scope
 
 
 class Verdict:

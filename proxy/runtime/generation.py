@@ -53,6 +53,7 @@ class Runtime:
         self.keys = keys
         self.trusted_proxies = trusted_networks(config.server.trusted_proxies)
         self.limits = services.limits if config.rate_limit.enabled or keys is not None else None
+        self.max_body_size = config.server.max_body_size
         self.access_format = config.logging.access.format
         self.heads = HeadMemory(parse_request_head, MAX_REMEMBERED_HEADS)
         self.prefixes = tuple(prefix.encode() for prefix in config.server.prefixes)

@@ -22,7 +22,8 @@ from proxy.limiters.account import Reading
 from proxy.limiters.concurrency import Slots, expected_wait
 from proxy.limiters.limits import Subject
 from proxy.limiters.plans import Plans
-from proxy.limiters.spec import Plan, ScopeSpecs
+from proxy.limiters.shapes import Plan
+from proxy.limiters.spec import ScopeSpecs
 from proxy.limiters.verdict import Refusal, Verdict
 from proxy.stores import limits_script as script
 from proxy.stores.limits_pipe import Operation, Pipe, StoreDown

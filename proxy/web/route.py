@@ -27,7 +27,7 @@ def route(request: Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         return handler(request)
     if not exchange.facts.is_forwarded:
         raise NotFound("There is nothing at this path.")
-    body = connection.body_nowait(exchange.runtime.config.server.max_body_size)
+    body = connection.body_nowait(exchange.runtime.max_body_size)
     if body is None:
         return _read(request, handler)
     exchange.body = body
@@ -39,7 +39,7 @@ def route(request: Request, handler: Handler) -> Awaitable[web.StreamResponse]:
 async def _read(request: Request, handler: Handler) -> web.StreamResponse:
     """Wait for the rest of the body."""
     exchange = request.exchange
-    exchange.body = await request.connection.read_body(exchange.runtime.config.server.max_body_size)
+    exchange.body = await request.connection.read_body(exchange.runtime.max_body_size)
     return await (handler(request) if _find(exchange) else _ask(request, handler))
 
 
