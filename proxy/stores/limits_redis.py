@@ -20,11 +20,12 @@ from redis.backoff import NoBackoff
 from proxy.errors import Overloaded
 from proxy.limiters.account import Reading
 from proxy.limiters.concurrency import Slots, expected_wait
+from proxy.limiters.headers import grant_lines
 from proxy.limiters.limits import Subject
 from proxy.limiters.plans import Plans
 from proxy.limiters.shapes import Plan
 from proxy.limiters.spec import ScopeSpecs
-from proxy.limiters.verdict import Refusal, Verdict
+from proxy.limiters.verdict import Refusal
 from proxy.stores import limits_script as script
 from proxy.stores.limits_pipe import Operation, Pipe, StoreDown
 from proxy.stores.limits_script import Answer
@@ -52,10 +53,10 @@ def connect(**options: Any) -> Redis:
     return Redis(**options, retry=Retry(NoBackoff(), 0))
 
 
-class RedisGrant(Verdict):
+class RedisGrant:
     """A request that was let through, by Redis or for want of it; each call counts once."""
 
-    __slots__ = ("_charged", "_is_settled", "_lease", "_limiters", "_owner", "_started")
+    __slots__ = ("_charged", "_is_settled", "_lease", "_limiters", "_owner", "_readings", "_started")
 
     def __init__(
         self,
@@ -67,13 +68,18 @@ class RedisGrant(Verdict):
         charged: int,
         readings: list[Reading],
     ) -> None:
-        super().__init__(readings)
+        self._readings = readings
         self._owner = owner
         self._limiters = limiters
         self._lease: str | None = lease
         self._started = now
         self._charged = charged
         self._is_settled = False
+
+    @property
+    def headers(self) -> bytes:
+        """Header lines, each with its CRLF, ready to be sent."""
+        return grant_lines(self._readings)
 
     def settle(self, tokens_used: int | None, now: float) -> None:
         """Charge what was really used, once; None leaves the estimate standing."""

@@ -1,13 +1,18 @@
-"""Modules compiled in place never hide what was changed in them since."""
+"""Modules compiled in place: they never hide what was changed since, and fit those that are not compiled."""
 
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from kit.gateway import ROOT
+
+import proxy
 
 
 @pytest.fixture
@@ -47,3 +52,26 @@ def test_what_was_compiled_since_is_used(checkout: Path, later: float) -> None:
     ended = run(checkout)
     assert "compiled" not in ended.stderr
     assert "no-such-file.yaml" in ended.stderr
+
+
+@pytest.mark.skipif(not list((ROOT / "proxy").glob("*.so")), reason="nothing is compiled here")
+def test_no_class_inherits_from_one_that_is_compiled_without_being_so_itself() -> None:
+    """mypyc's classes cannot be subclassed by interpreted ones: making an object of such a class fails."""
+    found = [
+        f"{one.__module__}.{one.__name__} inherits from {base.__name__}"
+        for module in modules()
+        for one in vars(module).values()
+        if isinstance(one, type) and one.__module__ == module.__name__ and not is_compiled(one)
+        for base in one.__mro__[1:]
+        if is_compiled(base)
+    ]
+    assert found == []
+
+
+def modules() -> list[ModuleType]:
+    names = [found.name for found in pkgutil.walk_packages(proxy.__path__, "proxy.")]
+    return [import_module(name) for name in names if not name.endswith(("__main__", "__mypyc"))]
+
+
+def is_compiled(one: type) -> bool:
+    return one.__module__.startswith("proxy.") and "__mypyc_attrs__" in vars(one)
