@@ -62,7 +62,7 @@ class LivePool:
         bounds = [one.max_in_flight for one in usable if one.max_in_flight is not None]
         if len(bounds) < len(usable):
             return None
-        left_over = sum(one.in_flight for one in everybody if one not in usable)
+        left_over = sum(one.in_flight for one in set(everybody).difference(usable))
         queue.resize(sum(bounds) + left_over, self.settings.queue.max_waiting, now)
         return queue
 
