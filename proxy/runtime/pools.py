@@ -63,7 +63,10 @@ class LivePool:
         if len(bounds) < len(usable):
             return None
         left_over = sum(one.in_flight for one in set(everybody).difference(usable))
-        queue.resize(sum(bounds) + left_over, self.settings.queue.max_waiting, now)
+        # A second attempt beside a silent one has a place at a server, and none in the queue.
+        beside = max(sum(one.in_flight for one in everybody) - queue.running, 0)
+        places = max(sum(bounds) + left_over - beside, 1)
+        queue.resize(places, self.settings.queue.max_waiting, now)
         return queue
 
     def replace(self, backends: Iterable[schema.Backend], registry: EndpointRegistry) -> bool:

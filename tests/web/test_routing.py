@@ -174,6 +174,31 @@ async def test_a_busy_pool_makes_its_clients_wait_in_turn(new_gateway, upstreams
     assert served[1].get(b"x-llmproxy-queue-position") == b"1"
 
 
+async def test_a_second_attempt_takes_a_place(new_gateway, upstreams):
+    """Two servers for one request each: while one has both, the next one waits."""
+    gate = asyncio.Event()
+
+    async def script(connection, request):
+        await gate.wait()
+        connection.write(answer())
+
+    both = [await upstreams(script) for _ in range(2)]
+    backends = [{"url": f"http://127.0.0.1:{one.port}", "max_in_flight": 1} for one in both]
+    routing = {"queue": {"max_waiting": 5}, "hedge": {"after": "50ms", "budget": 1.0}}
+    gateway = new_gateway(settings(backends=backends, routing=routing))
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await RawClient.connect(gateway.port)) for _ in range(2)]
+        clients[0].write(post(body=chat()))
+        for one in both:
+            await one.wait_requests(1)
+        clients[1].write(post(body=chat()))
+        await eventually(lambda: _waits(gateway, 1), "one waits")
+        gate.set()
+        served = [await client.read_response() for client in clients]
+
+    assert [response.status for response in served] == [200, 200]
+
+
 async def test_a_reload_keeps_the_queue(new_gateway, upstreams):
     """What an earlier generation has running takes places in the one that follows."""
     gate = asyncio.Event()
