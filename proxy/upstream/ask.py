@@ -51,7 +51,7 @@ async def converse(
                 )
                 return await receiver.answer
             finally:
-                connection.abandon()
+                connection.abandon(receiver)
     except TimeoutError as error:
         raise NoAnswer("no answer in time") from error
     except OSError as error:

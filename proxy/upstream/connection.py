@@ -128,10 +128,14 @@ class UpstreamConnection(asyncio.Protocol):
             for piece in unsent:
                 self._transport.write(piece)
 
-    def abandon(self) -> None:
-        """The caller no longer wants the answer: the connection is closed at once."""
-        self._receiver = None
-        self._close()
+    def abandon(self, receiver: Receiver | None = None) -> None:
+        """`receiver` no longer wants its answer (None: nobody waits for one): closed at once.
+
+        An exchange that is over is nobody's to abandon: its connection may carry another by now.
+        """
+        if self._receiver is receiver:
+            self._receiver = None
+            self._close()
 
     def pause(self) -> None:
         """The downstream side is full; take nothing more from the upstream."""

@@ -8,8 +8,11 @@ else spend a fifth of their CPU time on it, and wait for it ten times a second.
 """
 
 import asyncio
+import logging
 from itertools import islice
 from typing import Protocol
+
+log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.1
 TICKS_PER_SECOND = 10
@@ -51,7 +54,12 @@ class Watch:
     def _tick(self) -> None:
         now = self._loop.time()
         for item in self._next():
-            item.check(now)
+            try:
+                item.check(now)
+            except Exception:
+                # What goes wrong with one must not cost all others their deadlines.
+                log.exception("a deadline could not be looked at")
+                self.discard(item)
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick) if self._items else None
 
     def _next(self) -> list[Watched]:

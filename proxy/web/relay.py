@@ -112,7 +112,7 @@ class Relay:
             return self._failure
         except asyncio.CancelledError:
             if self._upstream is not None:
-                upstream.abandon()
+                upstream.abandon(self)
             raise
         finally:
             self._upstream = None
@@ -210,7 +210,7 @@ class Relay:
         if self.began or self._is_early or not self._judge.leaves():
             return
         if self._upstream is not None:
-            self._upstream.abandon()
+            self._upstream.abandon(self)
         self.declined = True
         self._finish(Failure.UNRESPONSIVE)
 
@@ -281,7 +281,7 @@ class Relay:
         self.is_late = not self.declined and not self._judge.may_begin()
         if self.declined or self.is_late:
             if self._upstream is not None:
-                self._upstream.abandon()
+                self._upstream.abandon(self)
             self._finish(None)
             return
         if not self._judge.is_alone:
@@ -311,7 +311,7 @@ class Relay:
         if self._is_early:
             assert self.answer is not None
             if self._upstream is not None:
-                self._upstream.abandon()
+                self._upstream.abandon(self)
             self._end_early(self.answer)
         else:
             self._is_left()
@@ -354,7 +354,7 @@ class Relay:
         if is_error:
             self._let_go(self.answer)
         elif self._upstream is not None:
-            self._upstream.abandon()
+            self._upstream.abandon(self)
             self._finish(Failure.BAD_BODY)
 
     def _let_go(self, head: AnswerHead) -> None:

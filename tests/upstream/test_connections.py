@@ -7,6 +7,7 @@ import pytest
 from kit.eventually import eventually
 from kit.upstream import ScriptedUpstream
 
+from proxy.upstream.ask import converse
 from proxy.upstream.connection import Failure, Timeouts, UpstreamConnection
 from proxy.upstream.connections import CAREFUL_SECONDS, Connections, Habit
 from proxy.upstream.watch import Watch
@@ -374,3 +375,30 @@ async def test_what_comes_before_the_request_is_out_is_no_answer_to_it(homes, ev
         await home.ask()
         assert len(upstream.requests) == 2
         assert answer.status == 0
+
+
+async def test_a_question_that_is_over_leaves_its_connection_to_others(homes):
+    """Whoever takes it in the turn in which the answer ends is not cut off by the one who asked."""
+    async with ScriptedUpstream(writes(OK)) as upstream:
+        home = homes(upstream.port)
+        await home.ask()
+        await eventually(lambda: home.connections.idle == 1, "the server is trusted")
+        first = home.connections.take()
+        loop, taken = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+
+        def take_at_once() -> None:
+            connection = home.connections.take()
+            if connection is None:
+                loop.call_soon(take_at_once)
+            else:
+                taken.set_result(Answer(connection))
+                connection.begin(HEAD, b"ok", taken.result(), method=b"POST", timeouts=Timeouts())
+
+        take_at_once()
+        answer = await converse(home.connections, HEAD, b"ok", method="POST", within=5.0)
+
+        assert answer.body == b"hi"
+        assert await asyncio.wait_for((await taken).done, 10) is None
+        assert (await taken).body == b"hi"
+        assert len(upstream.connections) == 2
+        first.abandon()

@@ -51,6 +51,28 @@ def watching(clock, count):
     return watch, things, seen
 
 
+class Broken:
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def check(self, now: float) -> None:
+        self.looks += 1
+        raise ValueError
+
+
+def test_one_that_fails_costs_nobody_else_a_look(clock, caplog):
+    seen, watch, broken = Counter(), Watch(clock), Broken()
+    for thing in (Thing(seen, 0), broken, Thing(seen, 1)):
+        watch.add(thing)
+
+    for _ in range(3):
+        clock.tick()
+
+    assert seen == {0: 3, 1: 3}
+    assert broken.looks == 1
+    assert "a deadline could not be looked at" in caplog.text
+
+
 def test_a_few_are_looked_at_in_every_tick(clock):
     _, _, seen = watching(clock, 20)
 
