@@ -16,7 +16,7 @@ from proxy.runtime import Holder, Runtime
 from proxy.upstream.outflow import Outflow
 from proxy.upstream.watch import Watch
 from proxy.web.answer import written
-from proxy.web.app import Dispatcher
+from proxy.web.dispatch import Dispatcher
 from proxy.web.downstream import DownstreamConnection, Limits
 from proxy.web.errors import Handler, error_body, error_headers
 from proxy.web.trace import new_request_id

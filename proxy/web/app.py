@@ -1,10 +1,9 @@
 """The one application: read `make_app` from top to bottom and you have read what happens to a request."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from secrets import token_bytes
 from typing import Any, cast
-from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -18,17 +17,14 @@ from proxy.web.admin import AdminPages
 from proxy.web.auth import auth
 from proxy.web.cors import cors
 from proxy.web.downstream import DownstreamConnection
-from proxy.web.errors import Handler, errors
+from proxy.web.errors import errors
 from proxy.web.forward import forward
 from proxy.web.limits import limits
-from proxy.web.request import Request, exchange_of
+from proxy.web.request import exchange_of
 from proxy.web.route import route
-from proxy.web.run import in_task
 from proxy.web.trace import trace
 from proxy.web.translate import translate
 from proxy.web.usage import usage
-
-EVERYTHING = "/{path}"
 
 
 def make_app(
@@ -57,53 +53,16 @@ def make_app(
     for prefix in ("", "/v1"):
         router.add_get(prefix + "/models", pages.models)
         router.add_get(prefix + "/models/{model:.+}", pages.model)
-    router.add_route("*", "/{path:.*}", cast(Any, forward))  # EVERYTHING, as the router calls it
+    router.add_route("*", "/{path:.*}", cast(Any, forward))
     return app
 
 
 def _chain(*middlewares: Any) -> list[Middleware]:
-    """For aiohttp these are functions of its own `web.Request`; the connections only ever make ours."""
-    return [web.middleware(partial(one)) for one in middlewares]
+    """For aiohttp these are functions of its own `web.Request`; the connections only ever make ours.
 
-
-class Dispatcher:
-    """Sends pages through the router, and everything else down the application's own chain.
-
-    The router would find `forward` for the same requests; asking it, and
-    wrapping the handler anew, costs a tenth of a small request. So the chain of
-    the same middlewares is put together once.
+    It marks each of them, which what is compiled to C does not let it do.
     """
-
-    def __init__(self, app: web.Application, by_router: Handler) -> None:
-        self._by_router = by_router
-        resources = [one.canonical for one in app.router.resources()]
-        self._forwards = EVERYTHING in resources
-        self._pages = frozenset(path for path in resources if "{" not in path)
-        self._below = tuple(
-            path.partition("{")[0] for path in resources if "{" in path and path != EVERYTHING
-        )
-        self._chain: Handler = forward
-        for middleware in reversed(list(app.middlewares)):
-            self._chain = partial(cast(Any, middleware), handler=self._chain)
-
-    def __call__(self, request: Request) -> Awaitable[web.StreamResponse]:
-        connection = request.connection
-        head = connection.head
-        assert head is not None
-        is_page = head.memo.get(self)
-        if is_page is None:
-            is_page = head.memo[self] = self._is_page(head.target)
-        connection.is_routed = is_page
-        return self._page(request) if is_page else self._chain(request)
-
-    async def _page(self, request: Request) -> web.StreamResponse:
-        await in_task()
-        return await self._by_router(request)
-
-    def _is_page(self, target: bytes) -> bool:
-        # The router compares decoded paths; what it then sends to `forward` all the same is forwarded.
-        path = unquote(target.partition(b"?")[0])
-        return not self._forwards or path in self._pages or path.startswith(self._below)
+    return [web.middleware(partial(one)) for one in middlewares]
 
 
 def make_metrics_app(path: str) -> web.Application:
