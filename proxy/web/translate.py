@@ -100,13 +100,18 @@ def _adapt(exchange: Exchange, adapters: "ModelAdapters", path: bytes, rewrite: 
         body = parsed_request(exchange.body) if is_guarded else None
     if body is None:
         return
-    sent = adapters.guard.rewrite(body) if adapters.guard is not None else body
-    if sent is not body:
-        exchange.runtime.services.metrics.count("prefix_stripped", _label(exchange))
-    if path.endswith(CHAT):
-        sent = _translated(sent, adapters, rewrite)
-    if sent is not body:
-        _send_instead(exchange, _encoded(sent))
+    try:
+        sent = adapters.guard.rewrite(body) if adapters.guard is not None else body
+        if sent is not body:
+            exchange.runtime.services.metrics.count("prefix_stripped", _label(exchange))
+        if path.endswith(CHAT):
+            sent = _translated(sent, adapters, rewrite)
+        if sent is not body:
+            _send_instead(exchange, orjson.dumps(sent))
+    except (TypeError, RecursionError) as error:
+        if isinstance(error, TypeError) and not _is_deep(body):
+            raise
+        raise BadRequest("The request body is nested too deeply.") from error
     if adapters.guard is not None:
         _watch_prefix(exchange, adapters.guard, body, sent)
 
@@ -145,11 +150,13 @@ def _parsed(body: bytes) -> Json | None:
     return parsed
 
 
-def _encoded(body: Json) -> bytes:
+def _is_deep(body: Json) -> bool:
+    """Whether it is nested deeper than orjson writes, though not than it reads."""
     try:
-        return orjson.dumps(body)
-    except TypeError as error:  # deeper than orjson writes, though not than it reads
-        raise BadRequest("The request body is nested too deeply.") from error
+        orjson.dumps(body)
+    except TypeError:
+        return True
+    return False
 
 
 def _ask_usage(exchange: Exchange, rewrite: AnswerRewrite) -> None:

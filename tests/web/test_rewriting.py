@@ -152,6 +152,46 @@ async def test_a_body_that_is_no_json_is_refused_where_it_would_be_rewritten(new
     assert upstream.requests == []
 
 
+def nested(levels, text="1"):
+    return '{"a":' * levels + text + "}" * levels
+
+
+def called_with(arguments):
+    call = {"id": "c", "type": "function", "function": {"name": "write", "arguments": arguments}}
+    return [{"role": "assistant", "tool_calls": [call]}]
+
+
+DEEP = json.loads(nested(300))
+DEEP_TOOLS = [{"type": "function", "function": {"name": "f", "parameters": DEEP}}]
+
+
+@pytest.mark.parametrize(
+    ("mode", "fields"),
+    [
+        ("prompt", {"tools": DEEP_TOOLS}),
+        ("template", {"tools": DEEP_TOOLS}),
+        ("template", {"tools": TOOLS, "messages": called_with(DEEP)}),
+        ("prompt", {"tools": TOOLS, "messages": [{"role": "user", "content": DEEP}]}),
+        ("template", {"tools": TOOLS, "messages": [{"role": "user", "content": DEEP}]}),
+    ],
+)
+async def test_what_is_nested_without_end_is_the_clients_mistake(new_gateway, upstream, mode, fields):
+    gateway = new_gateway(adapted(upstream, TOOL_CALLS | {"mode": mode, "format": "hermes"}))
+
+    refused = await ask(gateway.port, post(body=request(**fields)))
+
+    assert refused.status == 400
+    assert "nested too deeply" in json.loads(refused.body)["error"]["message"]
+    assert upstream.requests == []
+
+
+async def test_arguments_of_a_text_that_is_nested_without_end_are_no_error_of_ours(new_gateway, upstream):
+    gateway = new_gateway(adapted(upstream, TOOL_CALLS | {"mode": "prompt", "format": "gemma4"}))
+    body = request(tools=TOOLS, messages=called_with(nested(600)))
+
+    assert (await ask(gateway.port, post(body=body))).status == 400
+
+
 async def test_thinking_goes_where_it_is_configured_to_go(new_gateway, upstream):
     gateway = new_gateway(
         adapted(upstream, {"kind": "reasoning", "format": "qwen3", "start_in_reasoning": False})
