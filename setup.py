@@ -21,8 +21,8 @@ BYTE_PATH = {
     "proxy/stores": "key_table pipeline",
     "proxy/upstream": "connection connections endpoint outflow pool watch",
     "proxy/usage": "answer choose ends estimate json_meter meter record sse_meter tokens",
-    "proxy/web": "access_line answer attempt auth body cors dispatch downstream errors exchange facts forward limits"
-    " relay route run trace translate usage",
+    "proxy/web": "access_line answer attempt auth body cors dispatch downstream errors exchange facts forward"
+    " limits relay route run trace translate usage",
     "proxy/wire": "chunked head_memory headers http1 json_bytes",
 }
 
