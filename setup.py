@@ -9,7 +9,7 @@ import os
 from setuptools import setup
 
 # What runs for each request and each piece of an answer. Cold modules stay interpreted: they
-# would only make the build longer.
+# would only make the build longer. So do msgspec's Structs, which mypyc would make without their options.
 BYTE_PATH = {
     "proxy": "clock metrics",
     "proxy/access": "addresses credential quota refusals",
@@ -20,7 +20,7 @@ BYTE_PATH = {
     "proxy/sinks": "outbox",
     "proxy/stores": "key_table pipeline",
     "proxy/upstream": "connection connections endpoint outflow pool watch",
-    "proxy/usage": "answer choose ends estimate json_meter meter record sse_meter tokens",
+    "proxy/usage": "answer choose ends estimate json_meter sse_meter",
     "proxy/web": "access_line answer attempt auth body cors dispatch downstream errors exchange facts forward"
     " limits relay route run trace translate usage",
     "proxy/wire": "chunked head_memory headers http1 json_bytes",
