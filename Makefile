@@ -58,6 +58,7 @@ compile: build/.compiled
 
 build/.compiled: $(BUILD)/.ready $(wildcard proxy/*.py proxy/*/*.py)
 	@echo "compiling what runs for each request (make COMPILE= leaves it as it is)"
+	find proxy -name '*.so' -delete
 	LLMPROXY_COMPILE=1 $(BUILD)/bin/python setup.py --quiet build_ext --inplace --parallel 4 2> build/compile.log \
 		|| { cat build/compile.log; exit 1; }
 	find proxy -name '*.so' -exec touch {} +
