@@ -135,7 +135,8 @@ class Relay:
     # -- the answer, from upstream -----------------------------------------
 
     def interim_answer(self, head: AnswerHead) -> None:
-        if self._exchange.head.minor and not self.began:
+        has_begun = self.began or self._exchange.answer is not None  # the latter by who was faster
+        if self._exchange.head.minor and not has_begun:
             self._downstream.write(interim_head(head))
 
     def answer_began(self, head: AnswerHead, more: bool) -> None:

@@ -1,6 +1,7 @@
 """Servers that take a connection, or send a head, and then nothing: it is the turn of another."""
 
 import json
+import signal
 from contextlib import AsyncExitStack
 
 import pytest
@@ -182,6 +183,27 @@ async def test_a_head_without_a_body_gets_company(new_gateway, upstreams):
 
     assert ["backend-0:outrun", "backend-1:200"] in await attempts(gateway, 2)
     await eventually(lambda: silent.open_connections == 0, "the silent one is closed")
+
+
+async def test_who_comes_second_says_nothing_in_the_others_answer(new_gateway, upstreams):
+    """Both speak in the same moment: the gateway, held for it, finds what they said at once."""
+    both = await upstreams(replies(b"")), await upstreams(replies(b""))
+    gateway = new_gateway(two(*both, hedge={"enabled": True, "after": "50ms", "budget": 1.0}))
+
+    async with await RawClient.connect(gateway.port) as client:
+        for at in range(20):
+            client.write(post(body=CHAT))
+            asked = [(await upstream.wait_requests(at + 1))[-1] for upstream in both]
+            gateway.signal(signal.SIGSTOP)
+            for upstream, request in zip(both, asked, strict=True):
+                connection = upstream.connections[request.connection]
+                connection.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" + STREAM)
+            gateway.signal(signal.SIGCONT)
+            response = await client.read_response(b"POST")
+
+            assert (response.status, response.is_complete) == (200, True)
+            assert response.body == b"data: {}\n\ndata: [DONE]\n\n"
+        assert client.unread == b""
 
 
 async def test_what_died_behind_its_head_is_not_sent_twice_unless_that_is_written(new_gateway, upstreams):
