@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from proxy.config.schema_pools import Backend
+from proxy.config.values import bad_backend_url, bad_header
 from proxy.upstream.ask import NoAnswer
-from proxy.upstream.endpoint import split_url
 
 # One pool of a thousand servers is more than one gateway can feed.
 MAX_FOUND = 1024
@@ -20,7 +20,7 @@ class SourceFailed(NoAnswer):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One backend as a source describes it."""
+    """One backend as a source describes it; raises SourceFailed for what the file could not say either."""
 
     url: str
     name: str = ""
@@ -30,6 +30,12 @@ class Found:
     max_in_flight: int | None = None
     server_name: str = ""  # what its certificate is made out to, where the URL holds an address
     section: Backend | None = field(default=None, repr=False)  # all that a file says of it
+
+    def __post_init__(self) -> None:
+        problems = [bad_backend_url(self.url)]
+        problems += [bad_header(name, value) for name, value in self.headers.items()]
+        if problem := next(filter(None, problems), ""):
+            raise SourceFailed(f"a backend's URL or header {problem}")
 
 
 class Source(Protocol):
@@ -44,7 +50,7 @@ class Source(Protocol):
 def read_entry(entry: object) -> Found:
     """A backend written as its URL, or as an object; raises SourceFailed."""
     if isinstance(entry, str):
-        return _checked(Found(entry if "://" in entry else f"http://{entry}"))
+        return Found(entry if "://" in entry else f"http://{entry}")
     if not isinstance(entry, dict):
         raise SourceFailed("a backend is neither a URL nor an object")
     url, name, api_key = entry.get("url"), entry.get("name", ""), entry.get("api_key", "")
@@ -56,11 +62,12 @@ def read_entry(entry: object) -> Found:
     if bound is not None and (type(bound) is not int or bound < 1):
         raise SourceFailed("a backend's max_in_flight is not a positive number")
     if not isinstance(headers, dict) or not all(
-        isinstance(key, str) and isinstance(value, str) and _is_line(key) and _is_line(value)
-        for key, value in headers.items()
+        isinstance(key, str) and isinstance(value, str) for key, value in headers.items()
     ):
         raise SourceFailed("a backend's headers are not names with values")
-    return _checked(Found(url, name, weight, api_key, headers, bound))
+    if not _is_line(api_key):
+        raise SourceFailed("a backend's api_key is not one line")
+    return Found(url, name, weight, api_key, headers, bound)
 
 
 def read_entries(entries: object) -> tuple[Found, ...]:
@@ -75,16 +82,6 @@ def read_entries(entries: object) -> tuple[Found, ...]:
 def http_url(host: str, port: int, scheme: str = "http") -> str:
     """The URL of an address; IPv6 goes into brackets."""
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def _checked(found: Found) -> Found:
-    try:
-        split_url(found.url)
-    except ValueError as error:
-        raise SourceFailed(str(error)) from error
-    if not _is_line(found.api_key):
-        raise SourceFailed("a backend's api_key is not one line")
-    return found
 
 
 def _is_line(text: str) -> bool:

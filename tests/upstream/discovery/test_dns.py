@@ -25,6 +25,12 @@ async def test_srv_records_become_backends_of_the_best_priority() -> None:
     ]
 
 
+async def test_a_target_that_is_no_host_is_a_failure() -> None:
+    async with name_server(lambda name: srv((0, 1, 8000, "user@host.example"))) as server:
+        with pytest.raises(SourceFailed):
+            await source(server).find()
+
+
 async def test_changes_are_seen_with_the_next_look() -> None:
     answers = [srv((0, 1, 1, "a.example")), srv((0, 1, 2, "a.example"))]
     async with name_server(lambda name: answers.pop(0)) as server:

@@ -268,3 +268,30 @@ async def test_what_a_source_says_takes_effect_and_streams_run_on(
     assert [answer.status for answer in answers] == [200] * 4
     assert (streamed.status, streamed.end) == (200, "complete")
     assert streamed.body == b"data: 1\n\ndata: [DONE]\n\n"
+
+
+async def test_a_source_that_says_nonsense_is_asked_again(stack, new_gateway) -> None:
+    """Neither the start nor the looks that follow end over a port that is none."""
+    alive = await stack.enter_async_context(ScriptedUpstream())
+    ports = [70000]
+
+    async def consul(connection, request):
+        said = [{"Service": {"Address": "127.0.0.1", "Port": port}} for port in ports]
+        connection.write(wire.answer(json.dumps(said).encode()))
+
+    agent = await stack.enter_async_context(ScriptedUpstream(consul))
+    source = {"type": "consul", "service": "x", "addr": f"127.0.0.1:{agent.port}", "interval": "100ms"}
+    made = settings(discovery={"sources": [source]})
+    del made["backends"]
+    gateway = await asyncio.to_thread(new_gateway, made)
+    await agent.wait_requests(3, LONG)
+
+    refused = await ask(gateway.port, post(), LONG)
+    ports[:] = [alive.port]
+
+    async def serves() -> bool:
+        return (await ask(gateway.port, post(), LONG)).status == 200
+
+    await eventually(serves, "what it says is followed", LONG)
+    assert refused.status == 503
+    assert "discovery failed" in gateway.log

@@ -123,6 +123,9 @@ def test_a_backend_is_a_url_or_an_object(entry: object, found: Found) -> None:
         "",
         "ftp://host",
         "http://user:password@host",
+        "http://host/v1 HTTP/1.1",
+        "http://host:0",
+        "http://host/?x",
         {"url": "http://a", "weight": -1},
         {"url": "http://a", "weight": "5"},
         {"url": "http://a", "weight": True},
@@ -132,6 +135,10 @@ def test_a_backend_is_a_url_or_an_object(entry: object, found: Found) -> None:
         {"url": "http://a", "api_key": "a\r\nX: y"},
         {"url": "http://a", "headers": {"x": "a\nb"}},
         {"url": "http://a", "headers": {"x": 1}},
+        {"url": "http://a", "headers": {"": "x"}},
+        {"url": "http://a", "headers": {"x:y": "z"}},
+        {"url": "http://a", "headers": {"Content-Length": "5"}},
+        {"url": "http://a", "headers": {"transfer-encoding": "chunked"}},
         {"url": "http://a", "headers": ["x"]},
     ],
 )
@@ -240,7 +247,16 @@ async def test_consul_is_asked_for_what_passes(serve: Serve, fetcher: Fetcher) -
 
 
 @pytest.mark.parametrize(
-    "answer", [{}, [5], [{}], [{"Service": {}}], [{"Service": {"Address": "", "Port": 1}}]]
+    "answer",
+    [
+        {},
+        [5],
+        [{}],
+        [{"Service": {}}],
+        [{"Service": {"Address": "", "Port": 1}}],
+        [{"Service": {"Address": "10.0.0.1", "Port": 70000}}],
+        [{"Service": {"Address": "user@host", "Port": 1}}],
+    ],
 )
 async def test_what_consul_would_not_say_is_refused(serve: Serve, fetcher: Fetcher, answer: object) -> None:
     url = await serve(answering(answer))
