@@ -10,7 +10,10 @@ async def addresses(
     loop: asyncio.AbstractEventLoop, host: str, port: int
 ) -> Sequence[tuple[int, int, int, str, tuple[Any, ...]]]:
     """What the resolver says, in its order; raises OSError."""
-    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # an empty label, or one of more than 63 bytes
+        raise OSError("not a host name") from error
 
 
 async def connected_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:

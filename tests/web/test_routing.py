@@ -83,6 +83,23 @@ async def test_a_dead_backend_costs_no_request(new_gateway, upstreams):
     assert len(alive.requests) == 10
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
+async def test_a_name_that_no_resolver_takes_is_a_backend_that_cannot_be_reached(
+    new_gateway, upstreams, host
+):
+    alive = await upstreams()
+    routing = {"load_balance": "round_robin", "breaker": {"enabled": False}}
+    odd = {"url": f"http://{host}:8000"}
+    alone = new_gateway(settings(backends=[odd], routing=routing))
+    beside = new_gateway(settings(backends=[odd, {"url": f"http://127.0.0.1:{alive.port}"}], routing=routing))
+
+    refused = await ask(alone.port, post(body=chat()))
+    served = [(await ask(beside.port, post(body=chat()))).status for _ in range(2)]
+
+    assert refused.status == 502
+    assert served == [200, 200]
+
+
 async def test_an_overloaded_backend_is_left_for_another_only_where_that_is_configured(
     new_gateway, upstreams
 ):
