@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 
 import orjson
@@ -190,6 +191,8 @@ def read_grant(answer: object) -> tuple[str, float, str]:
     try:
         seconds = float(life) if isinstance(life, int | float | str) else USUAL_LIFE_SECONDS
     except ValueError:
+        seconds = USUAL_LIFE_SECONDS
+    if not isfinite(seconds):  # float() knows "nan" and "inf"; nothing can wait for them
         seconds = USUAL_LIFE_SECONDS
     return token, max(seconds, MIN_LIFE_SECONDS), rotated if isinstance(rotated, str) else ""
 

@@ -397,6 +397,8 @@ async def test_nothing_is_refreshed_for_nobody(provider: Provider, tokens: Token
         ({"access_token": "a", "expires_in": "60"}, ("a", 60.0, "")),
         ({"access_token": "a"}, ("a", 3600.0, "")),
         ({"access_token": "a", "expires_in": "soon"}, ("a", 3600.0, "")),
+        ({"access_token": "a", "expires_in": "nan"}, ("a", 3600.0, "")),
+        ({"access_token": "a", "expires_in": "1e999"}, ("a", 3600.0, "")),
         ({"access_token": "a", "expires_in": -5}, ("a", MIN_LIFE_SECONDS, "")),
     ],
 )
