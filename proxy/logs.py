@@ -148,7 +148,7 @@ def _facts(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str,
     for name, value in vars(record).items():
         if name not in _STANDARD:
             facts[name] = value if isinstance(value, int | float | bool | type(None)) else _short(str(value))
-    if record.exc_info is not None and record.exc_info[2] is not None:
+    if record.exc_info and record.exc_info[2] is not None:  # False, where asyncio has no exception to tell of
         facts["at"] = _places(record.exc_info[2])
         facts["exception"] = record.exc_info[0].__name__ if record.exc_info[0] is not None else None
     return facts
