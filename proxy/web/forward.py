@@ -99,10 +99,19 @@ class Attempts:
             if route.live.queue is None:
                 sent = await self._on_route()
             else:
-                async with admission(self._exchange, route.live):
-                    sent = await self._on_route()
+                sent = await self._in_turn()
             if sent is not None:
                 return sent
+
+    async def _in_turn(self) -> web.StreamResponse | None:
+        """As `_on_route`, behind the queue; where that is full or too slow, the next route is tried."""
+        try:
+            async with admission(self._exchange, self._route.live):
+                return await self._on_route()
+        except Overloaded:
+            if not self._fall_back():
+                raise
+            return None
 
     async def _on_route(self) -> web.StreamResponse | None:
         """All attempts on the current route; None where the next one of the chain is to be tried."""

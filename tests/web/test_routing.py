@@ -191,6 +191,33 @@ async def test_a_busy_pool_makes_its_clients_wait_in_turn(new_gateway, upstreams
     assert served[1].get(b"x-llmproxy-queue-position") == b"1"
 
 
+@pytest.mark.parametrize("waits", ["for too long", "behind too many"])
+async def test_a_queue_without_a_place_in_time_is_left_for_another_pool(new_gateway, upstreams, waits):
+    async def stalls(connection, request):
+        await connection.stall()
+
+    slow, spare = await upstreams(stalls), await upstreams()
+    max_wait = "100ms" if waits == "for too long" else "10m"
+    bounded = {"url": f"http://127.0.0.1:{slow.port}", "max_in_flight": 1}
+    pools = {
+        "busy": {"backends": [bounded], "queue": {"max_waiting": 1, "max_wait": max_wait}},
+        "spare": pool(spare),
+    }
+    models = [{"id": "big", "pool": "busy", "fallback": ["small"]}, {"id": "small", "pool": "spare"}]
+    gateway = new_gateway(without_backends(pools=pools, models=models))
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await RawClient.connect(gateway.port)) for _ in range(3)]
+        clients[0].write(post(body=chat("big")))
+        await slow.wait_requests(1)
+        if waits == "behind too many":
+            clients[1].write(post(body=chat("big")))
+            await eventually(lambda: _waits(gateway, 1, "busy"), "one waits")
+        response = await clients[2].ask(post(body=chat("big")))
+
+    assert response.status == 200
+    assert len(spare.requests) == 1
+
+
 async def test_a_second_attempt_takes_a_place(new_gateway, upstreams):
     """Two servers for one request each: while one has both, the next one waits."""
     gate = asyncio.Event()
@@ -310,9 +337,9 @@ async def test_next_to_a_key_with_fifty_requests_another_gets_the_next_slot_each
             await upstream.wait_requests(before + 5)
 
 
-async def _waits(gateway, number):
+async def _waits(gateway, number, pool="default"):
     page = await ask(gateway.port, get(b"/metrics"))
-    return b'llmproxy_queue_depth{pool="default"} %d' % number in page.body
+    return b'llmproxy_queue_depth{pool="%b"} %d' % (pool.encode(), number) in page.body
 
 
 # -- whose fault it is ------------------------------------------------------
