@@ -110,6 +110,7 @@ class DownstreamConnection(asyncio.Protocol):
     _served = 0
     _writable: asyncio.Future[None] | None = None
     _unsent: tuple[bytes, ...] = ()  # what the next flush writes
+    _ends_with_flush = False
     head: RequestHead | None = None
     exchange: "Exchange | None" = None  # the one that runs
     runtime: Runtime
@@ -159,6 +160,7 @@ class DownstreamConnection(asyncio.Protocol):
         if wanted and self.ssl_context is None:  # TLS has no half-closed connections
             self.is_gone = True
             return True
+        self.flush()  # the transport closes itself now, and takes nothing more
         self._leave()
         return False
 
@@ -226,8 +228,12 @@ class DownstreamConnection(asyncio.Protocol):
     def flush(self) -> None:
         """Hand what was written to the kernel now."""
         unsent, self._unsent = self._unsent, ()
-        if unsent and self.transport is not None:
+        if self.transport is None:
+            return
+        if unsent:
             self.transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
+        if self._ends_with_flush:
+            self.transport.close()
 
     def cut(self, *, reset: bool) -> None:
         """End an answer that is not whole, so that nobody can take it for a whole one.
@@ -497,9 +503,13 @@ class DownstreamConnection(asyncio.Protocol):
             transport.write_eof()
 
     def _close(self) -> None:
-        if self.transport is not None:
-            self._enter(State.CLOSING)
-            self.flush()
+        """Once everything is written, which waits for the others' writes as any other does."""
+        if self.transport is None:
+            return
+        self._enter(State.CLOSING)
+        if self._unsent:
+            self._ends_with_flush = True
+        else:
             self.transport.close()
 
     def _linger_zero(self) -> None:
