@@ -12,7 +12,7 @@ import re
 BYTES_PER_TOKEN = 4
 # What is searched at either end. OpenCode and the AI SDK write max_tokens before the
 # messages, openai-python after them but before the tools (30 KiB in a coding agent).
-# Both together take 20 us where nothing is found.
+# Both together take 16 us where nothing is found, 4 us where clients write it.
 HEAD_BYTES = 4 * 1024
 TAIL_BYTES = 48 * 1024
 # Look-alikes examined per end, against bodies that repeat the name.
@@ -35,16 +35,17 @@ def estimate_tokens(body: bytes) -> int:
 
 
 def _completion_limit(body: bytes) -> int:
-    """The first limit on the answer found in the head of the body, else in its tail."""
+    """The first limit on the answer found in the head of the body, else the last one in its tail."""
     size = len(body)
-    limit = _search(body, 0, min(size, HEAD_BYTES))
+    limit = _first(body, min(size, HEAD_BYTES))
     if limit is None and size > HEAD_BYTES:
         # a key that the first window cut in two is met again
-        limit = _search(body, max(HEAD_BYTES - len(_PREFIX), size - TAIL_BYTES), size)
+        limit = _last(body, max(HEAD_BYTES - len(_PREFIX), size - TAIL_BYTES))
     return limit or 0
 
 
-def _search(body: bytes, start: int, end: int) -> int | None:
+def _first(body: bytes, end: int) -> int | None:
+    start = 0
     for _ in range(MAX_HITS):
         start = body.find(_PREFIX, start, end)
         if start < 0:
@@ -52,4 +53,15 @@ def _search(body: bytes, start: int, end: int) -> int | None:
         if match := _LIMIT.match(body, start):
             return int(match[1])
         start += len(_PREFIX)
+    return None
+
+
+def _last(body: bytes, start: int) -> int | None:
+    end = len(body)
+    for _ in range(MAX_HITS):
+        end = body.rfind(_PREFIX, start, end)
+        if end < 0:
+            return None
+        if match := _LIMIT.match(body, end):
+            return int(match[1])
     return None
