@@ -76,7 +76,8 @@ class Run:
     def cancel(self) -> None:
         """Raise CancelledError where it waits; what runs at the moment hears of it when it waits."""
         if self._task is not None:
-            self._task.cancel()
+            # Behind its first step: what is cancelled in front of that never hears of it.
+            self._loop.call_soon(self._task.cancel)
         elif self._is_waiting:
             self.go_on(asyncio.CancelledError())
         elif not self._has_ended:

@@ -1,6 +1,7 @@
 """Handlers run without a task while they only wait for their answer, and end when they are cancelled."""
 
 import asyncio
+import contextlib
 
 import pytest
 from kit.eventually import eventually
@@ -85,6 +86,35 @@ async def test_a_cancelled_run_hears_of_it_where_it_waits(moves):
     await outside(run.cancel)
 
     assert notes == ["cancelled", "unwound"]
+
+
+@pytest.mark.parametrize("waits_for", [in_task, lambda: asyncio.sleep(60)])
+async def test_a_run_hears_of_it_when_it_is_cancelled_at_once(waits_for):
+    """Its task has not run yet, and a task that is cancelled before its first step never does."""
+    notes: Notes = []
+
+    async def handler():
+        try:
+            await waits_for()
+            await Pause()
+        except BaseException as error:
+            notes.append(type(error))
+            raise
+
+    async def outermost():
+        with contextlib.suppress(asyncio.CancelledError):
+            await handler()
+        notes.append("unwound")
+
+    def both():
+        run = Run(outermost(), asyncio.get_running_loop())
+        run.go_on()
+        run.cancel()
+
+    await outside(both)
+    await eventually(lambda: len(notes) == 2, "the end")
+
+    assert notes == [asyncio.CancelledError, "unwound"]
 
 
 async def test_a_run_that_cancels_itself_hears_of_it_at_its_next_wait():
