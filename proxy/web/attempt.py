@@ -100,7 +100,8 @@ class Attempt:
             exchange.attempts.append(f"{self.endpoint.name}:{self._word()}")
 
     def let_go(self) -> None:
-        """The race is over: nobody writes to the client any more."""
+        """The race is over: nobody writes to the client any more, and who was stopped before it ran ends."""
+        self.lease.finish(Outcome.CLIENT_CLOSED, self._loop.time())
         self._exchange.connection.forwarding(None)
 
     # -- what the relay asks -----------------------------------------------

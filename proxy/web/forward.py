@@ -116,6 +116,8 @@ class Attempts:
     async def _on_route(self) -> web.StreamResponse | None:
         """All attempts on the current route; None where the next one of the chain is to be tried."""
         while True:
+            if self._hedge_after is not None:
+                await in_task()
             lease = self._lease()
             if lease is None:
                 return None
@@ -123,7 +125,6 @@ class Attempts:
             if self._hedge_after is None:
                 await attempt.run()
             else:
-                await in_task()
                 attempt = await Race(attempt).run(self._hedge_after, self._company)
             relay, failure = attempt.relay, attempt.failure
             if relay.began:

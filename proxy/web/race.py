@@ -33,7 +33,8 @@ class Race:
             for task in self._running:
                 task.cancel()
             ended = await asyncio.gather(*self._running, return_exceptions=True)
-            first.let_go()
+            for attempt in self._running.values():
+                attempt.let_go()
         for error in ended:
             if error is not None and not isinstance(error, asyncio.CancelledError):
                 raise error
