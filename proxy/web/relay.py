@@ -111,8 +111,7 @@ class Relay:
             await self._end
             return self._failure
         except asyncio.CancelledError:
-            if self._upstream is not None:
-                upstream.abandon(self)
+            upstream.abandon(self)
             raise
         finally:
             self._upstream = None

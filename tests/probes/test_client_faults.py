@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import random
+import signal
 from statistics import median
 from time import monotonic
 
@@ -490,3 +492,32 @@ async def test_a_storm_of_everything_leaves_the_gateway_well(port, upstream, gat
     good = results[::4]
     assert {(result.status, result.is_complete) for result in good} == {(200, True)}
     assert gateway.is_running
+
+
+async def test_a_client_that_leaves_in_the_moment_its_answer_ends_holds_nothing(new_gateway, upstream):
+    """Both come in one turn of the gateway's loop, which stands still until they are there."""
+    gateway = new_gateway(settings(upstream.port))
+    asked = asyncio.Queue()
+
+    async def held(connection, request):
+        asked.put_nowait(connection)
+
+    upstream.on_request = held
+
+    for _ in range(20):
+        client = await RawClient.connect(gateway.port)
+        client.write(post(body=STREAM_BODY))
+        connection = await asked.get()
+        gateway.signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, gateway.pid, os.WSTOPPED)
+        connection.write(answer(b"{}", b"Connection: close"))
+        client.close()
+        await eventually(lambda: client.is_lost, "the client has left")
+        gateway.signal(signal.SIGCONT)
+
+    async def is_free():
+        page = (await ask(gateway.port, get(b"/metrics"))).body
+        return b'llmproxy_upstream_in_flight{backend="backend-0"} 0.0\n' in page
+
+    await eventually(is_free, "the server has no request")
+    assert "a request failed" not in gateway.log
