@@ -4,10 +4,13 @@
 # make bench    all measurements, into bench/results/ (half an hour; needs a quiet machine); QUICK=1 tries them out
 # make install  the command `llmproxy` in .venv/bin; compiled, where there is a C compiler (some minutes)
 
-PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-BUILD := build/venv
+# That of the environment that is there already, so that what is compiled fits it.
+PYTHON ?= $(firstword $(wildcard $(BIN)/python) python3)
+# Each version of Python needs modules of its own.
+TAG := $(shell $(PYTHON) -c 'import sys; print(sys.implementation.cache_tag)')
+BUILD := build/venv-$(TAG)
 MINUTES ?= 30
 # What runs for each request is compiled to C, if that can be done here; `COMPILE=` leaves it as it is.
 COMPILE ?= $(shell command -v cc > /dev/null && $(PYTHON) -c "$(HAS_HEADERS)")
@@ -54,21 +57,31 @@ $(VENV)/.installed-bench: $(BIN)/python $(METADATA)
 	@touch $(VENV)/.installed $@
 
 # In place, with tools of its own; `make interpreted` takes it back.
-compile: build/.compiled
+compile: build/.compiled-$(TAG)
 
-build/.compiled: $(BUILD)/.ready $(wildcard proxy/*.py proxy/*/*.py)
+# What all others need is put in place last, so that no part of them runs without the rest. They are as old
+# as the beginning: what is changed meanwhile is not in them.
+build/.compiled-$(TAG): $(BUILD)/.ready $(wildcard proxy/*.py proxy/*/*.py)
 	@echo "compiling what runs for each request (make COMPILE= leaves it as it is)"
-	find proxy -name '*.so' -delete
-	LLMPROXY_COMPILE=1 $(BUILD)/bin/python setup.py --quiet build_ext --inplace --parallel 4 2> build/compile.log \
-		|| { cat build/compile.log; exit 1; }
-	find proxy -name '*.so' -exec touch {} +
-	@touch $@
+	$(uncompile)
+	@touch build/.began
+	LLMPROXY_COMPILE=1 $(BUILD)/bin/python setup.py --quiet build_ext --parallel 4 2> build/compile.log \
+		|| { cat build/compile.log; echo 'This did not compile; `make install COMPILE=` does without.'; exit 1; }
+	cd build/lib.*-$(TAG) && find proxy -name '*.so' ! -name '$(SHARED)' -exec cp --parents {} ../.. \;
+	cp build/lib.*-$(TAG)/proxy/$(SHARED) proxy
+	find proxy -name '*.so' -exec touch -r build/.began {} +
+	$(BUILD)/bin/python -c 'import proxy.server' || { $(uncompile); rm -rf build/lib.*; exit 1; }
+	@touch -r build/.began $@
 
 interpreted:
-	find proxy -name '*.so' -delete
-	rm -f build/.compiled
+	$(uncompile)
 
+SHARED := byte_path__mypyc.*.so
+uncompile = rm -f build/.compiled-* proxy/$(SHARED) && find proxy -name '*.so' -delete
+
+# Other tools, or a list of other modules: nothing made before is of use.
 $(BUILD)/.ready: $(METADATA) setup.py
+	rm -rf build/lib* build/temp*
 	$(PYTHON) -m venv $(BUILD)
 	$(BUILD)/bin/python -m pip install --quiet --disable-pip-version-check '.[speed,compile]'
 	$(BUILD)/bin/python -m pip uninstall --quiet --yes llmproxy
@@ -124,6 +137,7 @@ $(BENCHES): bench-%: $(VENV)/.installed-bench
 
 # The program, in a virtual environment of its own (which cannot be moved, so there is no DESTDIR).
 install-program: $(if $(COMPILE),$(BUILD)/.ready)
+	rm -rf build/lib build/wheel && find . -path './build/lib.*' -name '*.py' -delete
 	$(PYTHON) -m venv $(PREFIX)
 	$(PREFIX)/bin/python -m pip install --quiet --disable-pip-version-check '.[speed,redis,sql]'
 	$(if $(COMPILE),LLMPROXY_COMPILE=1 $(BUILD)/bin/python -m pip wheel --quiet --disable-pip-version-check \
