@@ -183,6 +183,11 @@ class Gateway:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def stand_still(self) -> None:
+        """Stop it until it is sent SIGCONT: what comes meanwhile, its loop finds in one turn."""
+        self.signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+
     def wait(self, patience: float = 20.0) -> int:
         """The exit status, once it is there."""
         assert self.process is not None

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import random
 import signal
 from statistics import median
@@ -505,15 +504,14 @@ async def test_a_client_that_leaves_in_the_moment_its_answer_ends_holds_nothing(
     upstream.on_request = held
 
     for _ in range(20):
-        client = await RawClient.connect(gateway.port)
-        client.write(post(body=STREAM_BODY))
-        connection = await asked.get()
-        gateway.signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, gateway.pid, os.WSTOPPED)
-        connection.write(answer(b"{}", b"Connection: close"))
-        client.close()
-        await eventually(lambda: client.is_lost, "the client has left")
-        gateway.signal(signal.SIGCONT)
+        async with await RawClient.connect(gateway.port) as client:
+            client.write(post(body=STREAM_BODY))
+            connection = await asked.get()
+            gateway.stand_still()
+            connection.write(answer(b"{}", b"Connection: close"))
+            client.half_close()
+            gateway.signal(signal.SIGCONT)
+            await client.wait_end()
 
     async def is_free():
         page = (await ask(gateway.port, get(b"/metrics"))).body
