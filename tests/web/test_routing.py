@@ -218,6 +218,40 @@ async def test_a_queue_without_a_place_in_time_is_left_for_another_pool(new_gate
     assert len(spare.requests) == 1
 
 
+@pytest.mark.parametrize("bound", [1, None])
+async def test_who_waits_goes_to_a_server_that_is_found_meanwhile(new_gateway, upstreams, bound):
+    """Nobody comes and nobody leaves; the pool alone has changed."""
+
+    async def stalls(connection, request):
+        await connection.stall()
+
+    busy, fresh = await upstreams(stalls), await upstreams()
+    found = [{"url": f"http://127.0.0.1:{busy.port}", "max_in_flight": 1}]
+
+    async def lists(connection, request):
+        connection.write(answer(json.dumps(found).encode()))
+
+    source = await upstreams(lists)
+    where = {"type": "http", "url": f"http://127.0.0.1:{source.port}/", "interval": "100ms"}
+    routing = {"queue": {"max_waiting": 5, "max_wait": "10m"}, "timeouts": {"first_byte": "10m"}}
+    made = settings(discovery={"sources": [where]}, routing=routing)
+    del made["backends"]
+    gateway = await asyncio.to_thread(new_gateway, made)
+    async with (
+        await RawClient.connect(gateway.port) as first,
+        await RawClient.connect(gateway.port) as second,
+    ):
+        first.write(post(body=chat()))
+        await busy.wait_requests(1)
+        second.write(post(body=chat()))
+        await eventually(lambda: _waits(gateway, 1), "one waits")
+        found.append({"url": f"http://127.0.0.1:{fresh.port}", "max_in_flight": bound})
+
+        assert (await second.read_response(patience=30.0)).status == 200
+
+    assert len(fresh.requests) == 1
+
+
 async def test_a_second_attempt_takes_a_place(new_gateway, upstreams):
     """Two servers for one request each: while one has both, the next one waits."""
     gate = asyncio.Event()
