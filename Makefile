@@ -36,7 +36,7 @@ run: $(VENV)/.installed
 
 # --- installing ---------------------------------------------------------------
 
-install: $(VENV)/.installed $(if $(COMPILE),compile)
+install: $(VENV)/.installed $(if $(COMPILE),compile,interpreted)
 
 install-dev: $(VENV)/.installed-dev
 

@@ -25,7 +25,8 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the process's exit status."""
     if changed := stale(Path(__file__).parent):
-        print(f"llmproxy: {changed} was changed after it was compiled: `make compile` again", file=sys.stderr)
+        advice = "`make compile` again, or `make interpreted`"
+        print(f"llmproxy: {changed} was changed after it was compiled: {advice}", file=sys.stderr)
         return 1
     args = _parser().parse_args(argv)
     try:

@@ -54,6 +54,23 @@ def test_what_was_compiled_since_is_used(checkout: Path, later: float) -> None:
     assert "no-such-file.yaml" in ended.stderr
 
 
+def test_to_install_without_compiling_takes_away_what_was_compiled(checkout: Path) -> None:
+    compiled(checkout, seconds_after_source=-60)
+    shutil.copy(ROOT / "Makefile", checkout)
+    made = ["make", "install", "COMPILE=", f"PYTHON={sys.executable}", "VENV=environment"]
+    (checkout / "environment/bin").mkdir(parents=True)
+    for name in ("bin/python", ".installed"):  # as if everything else were there already
+        (checkout / "environment" / name).touch()
+    for name in ("setup.cfg", "pyproject.toml"):
+        (checkout / name).touch()
+        os.utime(checkout / name, (0, 0))
+
+    subprocess.run(made, cwd=checkout, capture_output=True, timeout=60, check=True)
+
+    assert not list(checkout.rglob("*.so"))
+    assert "no-such-file.yaml" in run(checkout).stderr
+
+
 @pytest.mark.skipif(not list((ROOT / "proxy").glob("*.so")), reason="nothing is compiled here")
 def test_no_class_inherits_from_one_that_is_compiled_without_being_so_itself() -> None:
     """mypyc's classes cannot be subclassed by interpreted ones: making an object of such a class fails."""
