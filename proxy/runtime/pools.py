@@ -61,7 +61,8 @@ class LivePool:
         usable = self.pool.usable(now) or everybody
         bounds = [one.max_in_flight for one in usable if one.max_in_flight is not None]
         if len(bounds) < len(usable):
-            return None
+            queue.resize(queue.running + queue.waiting + 1, self.settings.queue.max_waiting, now)
+            return None  # and nobody has to wait who came before
         left_over = sum(one.in_flight for one in set(everybody).difference(usable))
         # A second attempt beside a silent one has a place at a server, and none in the queue.
         beside = max(sum(one.in_flight for one in everybody) - queue.running, 0)

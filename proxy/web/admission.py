@@ -15,6 +15,9 @@ from proxy.runtime.pools import LivePool
 from proxy.web.exchange import Exchange
 from proxy.web.run import in_task
 
+# Who waits looks so often whether the pool has changed, which costs some 50 µs. Others come and go meanwhile.
+LOOK_AGAIN_SECONDS = 1.0
+
 
 @asynccontextmanager
 async def admission(exchange: Exchange, live: LivePool) -> AsyncIterator[None]:
@@ -59,7 +62,7 @@ async def _wait(exchange: Exchange, live: LivePool, ticket: Ticket, decision: as
     connection.is_forwarding = True  # from here on, a client that stops sending has left
     try:
         async with asyncio.timeout(live.settings.queue.max_wait):
-            admitted = await decision
+            admitted = await _decided(live, decision)
     except TimeoutError:
         admitted = False
     waited = connection.loop.time() - began
@@ -70,6 +73,18 @@ async def _wait(exchange: Exchange, live: LivePool, ticket: Ticket, decision: as
     exchange.runtime.services.metrics.queue_wait.observe(waited)
     if not admitted:
         raise _refused("No backend for this model became free in time.", queue.expected_wait(ticket))
+
+
+async def _decided(live: LivePool, decision: asyncio.Future[bool]) -> bool:
+    """What is decided, by somebody who leaves or because the pool has changed: a server is there again."""
+    loop = decision.get_loop()
+    usable = live.pool.usable(loop.time())
+    while not (await asyncio.wait([decision], timeout=LOOK_AGAIN_SECONDS))[0]:
+        now = loop.time()
+        before, usable = usable, live.pool.usable(now)
+        if usable is not before:
+            live.waiting_room(now)
+    return decision.result()
 
 
 def _refused(message: str, seconds: float) -> Overloaded:
