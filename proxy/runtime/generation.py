@@ -218,6 +218,13 @@ class Runtime:
         if not self._exchanges:
             self._close()
 
+    def follow(self, successor: "Runtime") -> None:
+        """What still waits here, or tries again, goes where a successor's requests go."""
+        if not self._exchanges:
+            return
+        for name in self.live.keys() & successor.live.keys():
+            self.live[name].replace(successor._backends(name), self.services.endpoints)
+
     def _close(self) -> None:
         for live in self.live.values():
             live.release(self.services.endpoints)
@@ -243,6 +250,8 @@ class Holder:
         self._retired.add(old)
         old.retire()
         self._retired -= {one for one in self._retired if one.is_closed}
+        for one in self._retired:
+            one.follow(runtime)
 
     async def close(self) -> None:
         """End of the process: what the generations hold is let go of."""

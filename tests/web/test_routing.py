@@ -303,6 +303,33 @@ async def test_a_reload_keeps_the_queue(new_gateway, upstreams):
     assert [response.status for response in served] == [200, 200, 200]
 
 
+async def test_who_waits_during_a_reload_gets_the_places_that_it_brings(new_gateway, upstreams):
+    async def script(connection, request):
+        if len(upstream.requests) == 1:
+            await connection.stall()
+        connection.write(answer())
+
+    def bounded(places):
+        backend = {"name": "b", "url": f"http://127.0.0.1:{upstream.port}", "max_in_flight": places}
+        queue = {"max_waiting": 5, "max_wait": "10m"}
+        return settings(backends=[backend], routing={"queue": queue, "timeouts": {"first_byte": "10m"}})
+
+    upstream = await upstreams(script)
+    gateway = new_gateway(bounded(1))
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await RawClient.connect(gateway.port)) for _ in range(3)]
+        clients[0].write(post(body=chat()))
+        await upstream.wait_requests(1)
+        clients[1].write(post(body=chat()))
+        await eventually(lambda: _waits(gateway, 1), "one waits")
+        gateway.write(bounded(2))
+        await reloaded(gateway, 2)
+        clients[2].write(post(body=chat()))
+        served = [(await client.read_response(patience=30.0)).status for client in clients[1:]]
+
+    assert served == [200, 200]
+
+
 async def test_a_client_that_leaves_the_queue_is_gone_at_once(new_gateway, upstreams):
     gate = asyncio.Event()
 
