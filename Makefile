@@ -26,7 +26,7 @@ CONFDIR ?= /etc/llmproxy
 METADATA := setup.cfg pyproject.toml proxy/__init__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-dev compile interpreted test check lint conf docs soak bench install-program install-systemd clean
+.PHONY: help run install install-dev can-compile compile interpreted test check lint conf docs soak bench install-program install-systemd clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -36,7 +36,9 @@ run: $(VENV)/.installed
 
 # --- installing ---------------------------------------------------------------
 
-install: $(VENV)/.installed $(if $(COMPILE),compile,interpreted)
+install: $(VENV)/.installed
+	@$(if $(COMPILE),$(MAKE) --no-print-directory compile || { $(uncompile); \
+		echo "not compiled: llmproxy runs all the same but a small request costs a half more"; },$(uncompile))
 
 install-dev: $(VENV)/.installed-dev
 
@@ -75,6 +77,9 @@ build/.compiled-$(TAG): $(BUILD)/.ready $(wildcard proxy/*.py proxy/*/*.py)
 
 interpreted:
 	$(uncompile)
+
+can-compile:
+	@echo $(COMPILE)
 
 SHARED := byte_path__mypyc.*.so
 uncompile = rm -f build/.compiled-* proxy/$(SHARED) && find proxy -name '*.so' -delete
