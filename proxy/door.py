@@ -95,8 +95,8 @@ class Door:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request runs or may still come."""
-        return any(connection.is_busy or connection.is_expecting for connection in self.connections)
+        """Whether a request runs or may still come, or the end of an answer is yet to be written."""
+        return any(one.is_busy or one.is_expecting or one.has_unsent for one in self.connections)
 
     def abort(self) -> None:
         """End what still runs."""

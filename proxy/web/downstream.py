@@ -273,6 +273,11 @@ class DownstreamConnection(asyncio.Protocol):
         return self._state is State.BUSY
 
     @property
+    def has_unsent(self) -> bool:
+        """Something waits for the next flush."""
+        return bool(self._unsent)
+
+    @property
     def is_expecting(self) -> bool:
         """A request should come: the head has begun, or the client has just connected."""
         return self._state is State.HEAD or (self._state is State.IDLE and not self._served)
