@@ -118,8 +118,8 @@ class Relay:
             if self._judge.is_alone:
                 self._downstream.forwarding(None)
             self._downstream.host.watch.discard(self)
-            self._judge = None  # type: ignore
-            # it holds us: without the circle, all of a request's objects go at its end
+            # It holds us: without the circle, all of a request's objects go at its end.
+            self._judge = None  # type: ignore[assignment]  # nobody asks it any more
 
     # -- flow control, from downstream -------------------------------------
 

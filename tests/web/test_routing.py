@@ -19,6 +19,16 @@ def chat(model="m", **fields):
     return json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
 
 
+def held_by(gate: asyncio.Event):
+    """Answers once the gate is open."""
+
+    async def script(connection, request):
+        await gate.wait()
+        connection.write(answer())
+
+    return script
+
+
 @pytest.fixture
 async def upstreams():
     """Makes scripted upstreams; `make(script)` returns one that listens."""
@@ -164,12 +174,7 @@ async def test_a_session_stays_where_it_began(new_gateway, upstreams):
 
 async def test_a_busy_pool_makes_its_clients_wait_in_turn(new_gateway, upstreams):
     gate = asyncio.Event()
-
-    async def script(connection, request):
-        await gate.wait()
-        connection.write(answer())
-
-    upstream = await upstreams(script)
+    upstream = await upstreams(held_by(gate))
     backend = {"name": "b", "url": f"http://127.0.0.1:{upstream.port}", "max_in_flight": 1}
     gateway = new_gateway(
         settings(backends=[backend], routing={"queue": {"max_waiting": 1, "max_wait": "10s"}})
@@ -280,12 +285,7 @@ async def test_a_second_attempt_takes_a_place(new_gateway, upstreams):
 async def test_a_reload_keeps_the_queue(new_gateway, upstreams):
     """What an earlier generation has running takes places in the one that follows."""
     gate = asyncio.Event()
-
-    async def script(connection, request):
-        await gate.wait()
-        connection.write(answer())
-
-    upstream = await upstreams(script)
+    upstream = await upstreams(held_by(gate))
     backend = {"name": "b", "url": f"http://127.0.0.1:{upstream.port}", "max_in_flight": 1}
     gateway = new_gateway(settings(backends=[backend], routing={"queue": {"max_waiting": 5}}))
     async with AsyncExitStack() as stack:
@@ -332,12 +332,7 @@ async def test_who_waits_during_a_reload_gets_the_places_that_it_brings(new_gate
 
 async def test_a_client_that_leaves_the_queue_is_gone_at_once(new_gateway, upstreams):
     gate = asyncio.Event()
-
-    async def script(connection, request):
-        await gate.wait()
-        connection.write(answer())
-
-    upstream = await upstreams(script)
+    upstream = await upstreams(held_by(gate))
     backend = {"name": "b", "url": f"http://127.0.0.1:{upstream.port}", "max_in_flight": 1}
     gateway = new_gateway(settings(backends=[backend], routing={"queue": {"max_waiting": 5}}))
     async with (
