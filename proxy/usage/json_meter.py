@@ -16,6 +16,7 @@ from proxy.usage.answer import (
 from proxy.usage.ends import WHOLE_BYTES, Ends
 from proxy.usage.meter import Metered
 from proxy.usage.tokens import Usage, usage_from_object
+from proxy.usage.usual import usual
 
 
 class JsonMeter:
@@ -46,13 +47,16 @@ class JsonMeter:
             if not kept.is_whole:
                 return _metered_ends(kept)
             kept = kept.head
+        has_calls = kept.find(b'"name"') >= 0
+        if not has_calls and (known := usual(kept)) is not None:
+            return Metered(usage=known[0], terminal=True, response_id=known[1])
         try:
             document = orjson.loads(kept)
         except orjson.JSONDecodeError:
             return Metered()
         if not isinstance(document, dict):
             return Metered(terminal=True)
-        return _metered(document, has_calls=kept.find(b'"name"') >= 0)
+        return _metered(document, has_calls)
 
 
 def _metered(document: Json, has_calls: bool) -> Metered:

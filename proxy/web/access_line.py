@@ -36,7 +36,7 @@ def _facts(exchange: Exchange, ended: float) -> dict[str, object]:
     credential, usage, facts = exchange.credential, exchange.usage, exchange.facts
     at, began, first_byte, model = exchange.at, exchange.began, exchange.first_byte, exchange.model
     return {
-        "time": f"{_second(int(at))}.{int(at % 1 * 1000):03d}+00:00",
+        "time": f"{_second(int(at))}.{str(1000 + int(at % 1.0 * 1000.0))[1:]}+00:00",
         "id": exchange.id,
         "ip": exchange.client_ip,
         "key": credential.key_id if credential is not None else None,

@@ -103,7 +103,7 @@ class DownstreamConnection(asyncio.Protocol):
     _content = b""
     _body: RequestBody | None = None
     _continue_sent = False
-    _run: Run | None = None
+    run: Run | None = None  # the handlers at work
     _flow: Flow | None = None
     _reading_paused = False
     _is_flooded = False
@@ -256,8 +256,8 @@ class DownstreamConnection(asyncio.Protocol):
     def abort(self, reason: str) -> None:
         """End whatever runs, at once: the server stops."""
         self.aborted_for = reason
-        if self._run is not None:
-            self._run.cancel()
+        if self.run is not None:
+            self.run.cancel()
         elif self.transport is not None:
             self.transport.abort()
 
@@ -388,8 +388,8 @@ class DownstreamConnection(asyncio.Protocol):
             if rest:
                 rest = body.feed(rest)
         self._buffer = rest
-        self._run = run = Run(self._serve(Request(self, head)), self.loop)
-        run.go_on()
+        self.run = run = Run(self.loop)
+        run.begin(self._serve(Request(self, head)))
 
     def _more_input(self, data: bytes) -> None:
         body = self._body
@@ -415,18 +415,18 @@ class DownstreamConnection(asyncio.Protocol):
     async def _serve(self, request: Request) -> None:
         try:
             response = await self.host.handler(request)
-            self._run = None
+            self.run = None
             if isinstance(response, Sent):
                 if not response.is_cut:
                     self._next(keep_alive=response.keeps_alive and self.keeps_alive)
             else:
                 await self._answer(request, response)
         except asyncio.CancelledError:
-            self._run = None
+            self.run = None
             self._unwound()
         except Exception:
             log.exception("a handler failed")
-            self._run = None
+            self.run = None
             self._close()
 
     async def _answer(self, request: Request, response: web.StreamResponse) -> None:
@@ -493,8 +493,8 @@ class DownstreamConnection(asyncio.Protocol):
     def _leave(self) -> None:
         """The client is gone: whoever works for it is told at once, unless the end was ours."""
         self.is_gone = True
-        if self._run is not None and self._state is State.BUSY:
-            self._run.cancel()
+        if self.run is not None and self._state is State.BUSY:
+            self.run.cancel()
 
     def _linger(self) -> None:
         """Let the answer arrive before the connection goes: stop writing, throw away what still comes."""

@@ -74,7 +74,7 @@ class Relay:
         self._pending = b""
         self._mode = Mode.PASS
         self._upstream: UpstreamConnection | None = None
-        self._end = Pause()
+        self._end = Pause(exchange.connection.run)
         self._failure: Failure | None = None
         self._has_finished = False
         self.answer: AnswerHead | None = None

@@ -7,18 +7,24 @@ else, and by `in_task` in front of what asks for one: time-outs do.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
+
+_ENDED = object()
 
 
 class Pause:
-    """Lets handlers wait for one event: `await` it, once; `end` it from the event loop."""
+    """Lets handlers wait for one event: `await` it, once; `end` it from the event loop.
 
-    __slots__ = ("_has_ended", "_wake")
+    `run` is the one that those who wait may be driven by.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_has_ended", "_run", "_wake")
+
+    def __init__(self, run: "Run | None" = None) -> None:
         self._has_ended = False
+        self._run = run
         self._wake: Callable[[], object] | None = None
 
     def end(self) -> None:
@@ -32,7 +38,7 @@ class Pause:
         if self._has_ended:
             return
         try:
-            if asyncio.current_task() is None:
+            if self._run is not None and self._run.is_driving:
                 yield self
             else:
                 future = asyncio.get_running_loop().create_future()
@@ -48,30 +54,42 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 
 class Run:
-    """Drives a coroutine; what it raises is its own affair."""
+    """Drives a coroutine, once it is told to `begin`; what that raises is its own affair."""
 
-    __slots__ = ("_coroutine", "_has_ended", "_is_waiting", "_loop", "_task")
+    __slots__ = ("_coroutine", "_is_waiting", "_loop", "_steps", "_task", "is_driving")
 
-    def __init__(self, coroutine: Coroutine[Any, None, None], loop: asyncio.AbstractEventLoop) -> None:
-        self._coroutine = coroutine
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._coroutine: Coroutine[Any, None, None] | None = None
+        self._steps: Iterator[object] = iter(())
         self._task: asyncio.Task[None] | None = None
         self._is_waiting = False
-        self._has_ended = False
+        self.is_driving = False  # the coroutine runs, and runs without a task
+
+    def begin(self, coroutine: Coroutine[Any, None, None]) -> None:
+        self._coroutine = coroutine
+        self._steps = cast(Iterator[object], coroutine.__await__())
+        self.go_on()
 
     def go_on(self, error: BaseException | None = None) -> None:
         """To the next wait, or to the end; `error` is raised where it waits."""
-        self._is_waiting = False
-        try:
-            pause = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
-        except StopIteration:
-            self._has_ended = True
+        coroutine = self._coroutine
+        if coroutine is None:
+            return
+        self._is_waiting, self.is_driving = False, True
+        if error is None:
+            pause = next(self._steps, _ENDED)  # `send` would make an exception of its end: 1 us
+        else:
+            pause = _thrown(coroutine, error)
+        self.is_driving = False
+        if pause is _ENDED:
+            self._coroutine = None
             return
         self._is_waiting = True
         if type(pause) is Pause:
             pause._wake = self.go_on
         else:
-            self._task = self._loop.create_task(_carried_on(self._coroutine, pause))
+            self._task = self._loop.create_task(_carried_on(coroutine, pause))
 
     def cancel(self) -> None:
         """Raise CancelledError where it waits; what runs at the moment hears of it when it waits."""
@@ -80,8 +98,15 @@ class Run:
             self._loop.call_soon(self._task.cancel)
         elif self._is_waiting:
             self.go_on(asyncio.CancelledError())
-        elif not self._has_ended:
+        elif self._coroutine is not None:
             self._loop.call_soon(self.cancel)
+
+
+def _thrown(coroutine: Coroutine[Any, None, None], error: BaseException) -> object:
+    try:
+        return coroutine.throw(error)
+    except StopIteration:
+        return _ENDED
 
 
 class _Handover:

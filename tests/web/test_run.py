@@ -11,12 +11,14 @@ from proxy.web.run import Pause, Run, in_task
 Notes = list[object]
 
 
-async def begun(coroutine) -> Run:
-    """A run that was started where no task is: by the loop itself."""
-    run = Run(coroutine, asyncio.get_running_loop())
-    asyncio.get_running_loop().call_soon(run.go_on)
-    await asyncio.sleep(0)
-    return run
+@pytest.fixture
+async def run() -> Run:
+    return Run(asyncio.get_running_loop())
+
+
+async def begin(run: Run, coroutine) -> None:
+    """Start it where no task is: in the loop itself."""
+    await outside(run.begin, coroutine)
 
 
 async def outside(function, *args) -> None:
@@ -25,9 +27,9 @@ async def outside(function, *args) -> None:
     await asyncio.sleep(0)
 
 
-async def test_what_waits_for_a_pause_goes_on_before_its_end_returns():
+async def test_what_waits_for_a_pause_goes_on_before_its_end_returns(run):
     notes: Notes = []
-    pause = Pause()
+    pause = Pause(run)
 
     async def handler():
         notes.append(asyncio.current_task())
@@ -38,30 +40,30 @@ async def test_what_waits_for_a_pause_goes_on_before_its_end_returns():
         pause.end()
         notes.append("ended")
 
-    await begun(handler())
+    await begin(run, handler())
     await outside(end)
 
     assert notes == [None, "on", "ended"]
 
 
-async def test_a_pause_that_has_ended_is_not_waited_for():
+async def test_a_pause_that_has_ended_is_not_waited_for(run):
     notes: Notes = []
-    pause = Pause()
+    pause = Pause(run)
     pause.end()
 
     async def handler():
         await pause
         notes.append("on")
 
-    await begun(handler())
+    await begin(run, handler())
 
     assert notes == ["on"]
 
 
 @pytest.mark.parametrize("moves", [False, True])
-async def test_a_cancelled_run_hears_of_it_where_it_waits(moves):
+async def test_a_cancelled_run_hears_of_it_where_it_waits(run, moves):
     notes: Notes = []
-    pause = Pause()
+    pause = Pause(run)
 
     async def handler():
         if moves:
@@ -78,7 +80,7 @@ async def test_a_cancelled_run_hears_of_it_where_it_waits(moves):
         except asyncio.CancelledError:
             notes.append("unwound")
 
-    run = await begun(outermost())
+    await begin(run, outermost())
     await asyncio.sleep(0.01)
     await outside(run.cancel)
     await asyncio.sleep(0.01)
@@ -89,14 +91,14 @@ async def test_a_cancelled_run_hears_of_it_where_it_waits(moves):
 
 
 @pytest.mark.parametrize("waits_for", [in_task, lambda: asyncio.sleep(60)])
-async def test_a_run_hears_of_it_when_it_is_cancelled_at_once(waits_for):
+async def test_a_run_hears_of_it_when_it_is_cancelled_at_once(run, waits_for):
     """Its task has not run yet, and a task that is cancelled before its first step never does."""
     notes: Notes = []
 
     async def handler():
         try:
             await waits_for()
-            await Pause()
+            await Pause(run)
         except BaseException as error:
             notes.append(type(error))
             raise
@@ -107,8 +109,7 @@ async def test_a_run_hears_of_it_when_it_is_cancelled_at_once(waits_for):
         notes.append("unwound")
 
     def both():
-        run = Run(outermost(), asyncio.get_running_loop())
-        run.go_on()
+        run.begin(outermost())
         run.cancel()
 
     await outside(both)
@@ -117,29 +118,27 @@ async def test_a_run_hears_of_it_when_it_is_cancelled_at_once(waits_for):
     assert notes == [asyncio.CancelledError, "unwound"]
 
 
-async def test_a_run_that_cancels_itself_hears_of_it_at_its_next_wait():
+async def test_a_run_that_cancels_itself_hears_of_it_at_its_next_wait(run):
     notes: Notes = []
-    runs: list[Run] = []
 
     async def handler():
-        runs[0].cancel()
+        run.cancel()
         notes.append("still here")
         try:
-            await Pause()
+            await Pause(run)
         except asyncio.CancelledError:
             notes.append("cancelled")
 
-    runs.append(Run(handler(), asyncio.get_running_loop()))
-    await outside(runs[0].go_on)
+    await begin(run, handler())
     await asyncio.sleep(0)
 
     assert notes == ["still here", "cancelled"]
 
 
-async def test_whatever_else_is_waited_for_makes_a_task_which_keeps_what_was_begun():
+async def test_whatever_else_is_waited_for_makes_a_task_which_keeps_what_was_begun(run):
     notes: Notes = []
     future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    pause = Pause()
+    pause = Pause(run)
 
     async def handler():
         notes.append(asyncio.current_task() is None)
@@ -148,7 +147,7 @@ async def test_whatever_else_is_waited_for_makes_a_task_which_keeps_what_was_beg
         await pause
         notes.append("ended")
 
-    await begun(handler())
+    await begin(run, handler())
     future.set_result("answer")
     await eventually(lambda: len(notes) == 3, "going on in a task")
     pause.end()
@@ -157,7 +156,7 @@ async def test_whatever_else_is_waited_for_makes_a_task_which_keeps_what_was_beg
     assert notes == [True, "answer", False, "ended"]
 
 
-async def test_a_failed_future_is_raised_where_it_is_waited_for():
+async def test_a_failed_future_is_raised_where_it_is_waited_for(run):
     notes: Notes = []
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -167,7 +166,7 @@ async def test_a_failed_future_is_raised_where_it_is_waited_for():
         except OSError as error:
             notes.append(error)
 
-    await begun(handler())
+    await begin(run, handler())
     failure = OSError("no such thing")
     future.set_exception(failure)
     await eventually(lambda: bool(notes), "the failure")
@@ -175,7 +174,7 @@ async def test_a_failed_future_is_raised_where_it_is_waited_for():
     assert notes == [failure]
 
 
-async def test_time_outs_work_in_a_task():
+async def test_time_outs_work_in_a_task(run):
     notes: Notes = []
 
     async def handler():
@@ -183,11 +182,11 @@ async def test_time_outs_work_in_a_task():
         await in_task()
         try:
             async with asyncio.timeout(0.001):
-                await Pause()
+                await Pause(run)
         except TimeoutError:
             notes.append("time-out")
 
-    await begun(handler())
+    await begin(run, handler())
     await eventually(lambda: bool(notes), "the time-out")
 
     assert notes == ["time-out"]
