@@ -40,6 +40,7 @@ def end_loading() -> None:
     """The start is over; of what lives now the collector need not look at anything again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
     gc.enable()
 
 

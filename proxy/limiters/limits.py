@@ -5,8 +5,6 @@ true cost is known and released when the stream has ended, each exactly once
 however often it is asked for.
 """
 
-from typing import NamedTuple
-
 from proxy.limiters.account import Account
 from proxy.limiters.shapes import Scope
 from proxy.limiters.spec import SCOPES, Limiting, ScopeSpecs
@@ -19,14 +17,24 @@ __all__ = ["EVERYBODY", "Grant", "Limits", "Refusal", "Subject"]
 EVERYBODY = "everybody"
 
 
-class Subject(NamedTuple):
-    """Whom a request counts for; `limits` are the key's own, over those of every key."""
+class Subject:
+    """Whom a request counts for; `limits` are the key's own, over those of every key.
 
-    key_id: str | None = None
-    user_id: str | None = None
-    model: str | None = None
-    ip: str | None = None
-    limits: Limiting | None = None
+    `names` are those of SCOPES, in that order.
+    """
+
+    __slots__ = ("limits", "names")
+
+    def __init__(
+        self,
+        key_id: str | None = None,
+        user_id: str | None = None,
+        model: str | None = None,
+        ip: str | None = None,
+        limits: Limiting | None = None,
+    ) -> None:
+        self.names: tuple[str | None, ...] = EVERYBODY, key_id, user_id, model, ip
+        self.limits = limits
 
 
 class Grant(Verdict):
@@ -109,8 +117,7 @@ class Limits:
 
     def _accounts(self, subject: Subject, now: float) -> list[Account]:
         accounts = []
-        key_id, user_id, model, ip, own = subject
-        names = EVERYBODY, key_id, user_id, model, ip
+        names, own = subject.names, subject.limits
         for at, table in self._scopes:
             name = names[at]
             if name is not None:

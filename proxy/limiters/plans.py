@@ -4,7 +4,7 @@ The in-memory limits keep a plan in every account; a store that several
 processes share is told the plan with every request, under the account's name.
 """
 
-from proxy.limiters.limits import EVERYBODY, Subject
+from proxy.limiters.limits import Subject
 from proxy.limiters.shapes import Plan, Scope
 from proxy.limiters.spec import SCOPES, ScopeSpecs, plan, plan_of
 from proxy.limiters.table import network
@@ -29,10 +29,9 @@ class Plans:
 
     def of(self, subject: Subject) -> list[tuple[str, Plan]]:
         """Account names and plans, in the order they are asked."""
-        key_id, user_id, model, address, own = subject
+        own = subject.limits
         wanted = []
-        names = EVERYBODY, key_id, user_id, model, address
-        for scope, name in zip(SCOPES, names, strict=True):
+        for scope, name in zip(SCOPES, subject.names, strict=True):
             is_own = own is not None and scope == "per_key"
             made = plan_of(scope, own, self._specs.per_key) if is_own else self._plans.get(scope)
             if name is not None and made is not None and not made.is_empty:

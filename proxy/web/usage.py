@@ -14,6 +14,7 @@ from proxy.usage.tokens import Usage, usage_from_headers
 from proxy.web.errors import Handler
 from proxy.web.exchange import Exchange
 from proxy.web.request import Request
+from proxy.wire.http1 import MAX_MEMO
 
 TIMEOUT = Failure.FIRST_BYTE_TIMEOUT.value
 
@@ -117,8 +118,14 @@ def _record(
 
 def _session(exchange: Exchange, route: Route) -> str | None:
     """What the client calls its session in a header, also where there is but one endpoint for all."""
-    name, _ = (route.live.sessions or _SESSIONS).named(exchange.head.lines)
-    return name[:MAX_SESSION_BYTES].decode(errors="replace") or None
+    head, sessions = exchange.head, route.live.sessions or _SESSIONS
+    name: str | None = head.memo.get(sessions)
+    if name is None:
+        found, _ = sessions.named(head.lines)
+        name = found[:MAX_SESSION_BYTES].decode(errors="replace")
+        if len(head.memo) < MAX_MEMO:
+            head.memo[sessions] = name
+    return name or None
 
 
 def _outcome(exchange: Exchange) -> Outcome:
