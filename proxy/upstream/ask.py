@@ -88,9 +88,9 @@ class _Receiver:
     def answer_began(self, head: AnswerHead, more: bool) -> None:
         self._status = head.status
 
-    def answer_piece(self, raw: bytes, payload: list[bytes]) -> None:
-        self._pieces += payload
-        self._size += sum(map(len, payload))
+    def answer_piece(self, raw: bytes, payload: bytes) -> None:
+        self._pieces.append(payload)
+        self._size += len(payload)
         if self._size > MAX_ANSWER_BYTES and not self.answer.done():
             self.answer.set_exception(NoAnswer("the answer is too large"))
 

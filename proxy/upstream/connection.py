@@ -58,7 +58,7 @@ class Receiver(Protocol):
     def answer_began(self, head: AnswerHead, more: bool) -> None:
         """`more`: the first body bytes came with the head and follow at once."""
 
-    def answer_piece(self, raw: bytes, payload: list[bytes]) -> None:
+    def answer_piece(self, raw: bytes, payload: bytes) -> None:
         """`raw` as it came, framing included; `payload` the body bytes in it. Either may be empty."""
 
     def answer_ended(self) -> None: ...
@@ -163,7 +163,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(Failure.UNSENT)
             return
         self._last = self._home.heard = self._loop.time()
-        self._feed(data)
+        if self._scanner is not None:  # nearly every piece of a stream
+            self._feed_chunked(data)
+        else:
+            self._feed(data)
 
     def eof_received(self) -> None:
         self._has_ended = True
@@ -266,7 +269,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._left -= len(data)
         if data:
             self._first_byte_seen = True
-            self._receiver.answer_piece(data, [data])
+            self._receiver.answer_piece(data, data)
         if self._left == 0:
             self._end(reusable=not extra)
 
@@ -290,7 +293,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _feed_until_close(self, data: bytes) -> None:
         assert self._receiver is not None
         self._first_byte_seen = True
-        self._receiver.answer_piece(data, [data])
+        self._receiver.answer_piece(data, data)
 
     # -- ending ------------------------------------------------------------
 

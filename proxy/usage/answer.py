@@ -33,7 +33,9 @@ _ERROR_TYPES = ("error", "response.failed")
 _CALL_TYPES = ("function_call", "custom_tool_call", "tool_use")
 
 # Where a delta or a message keeps text that the model generated.
-_TEXT_KEYS = ("content", "reasoning_content", "reasoning", "text", "thinking", "partial_json", "refusal")
+_TEXT_KEYS = frozenset(
+    {"content", "reasoning_content", "reasoning", "text", "thinking", "partial_json", "refusal"}
+)
 
 MAX_ID_CHARS = 256  # longer than any engine's ids; what exceeds it is not worth keeping
 
@@ -106,11 +108,9 @@ def text_bytes(document: Json) -> int:
     """Bytes of generated text in it, tool arguments included."""
     size = 0
     for holder in _text_holders(document):
-        size += sum(
-            len(text.encode(errors="replace"))
-            for key in _TEXT_KEYS
-            if isinstance(text := holder.get(key), str)
-        )
+        for key, value in holder.items():
+            if isinstance(value, str) and key in _TEXT_KEYS:
+                size += len(value.encode(errors="replace"))
         for call in _objects(holder.get("tool_calls")):
             function = call.get("function")
             if isinstance(function, dict) and isinstance(arguments := function.get("arguments"), str):

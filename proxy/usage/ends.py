@@ -5,12 +5,14 @@ be megabytes of embeddings or of base64. What is kept depends on the bytes alone
 on how they were cut.
 """
 
+from typing import Final
+
 # A chat answer, or one event, of 16 KiB holds some 4,000 tokens of text and is still
 # parsed in some 20 us. 5000 open streams of which every one has stopped inside a
 # longer event hold 5000 × 16 KiB = 80 MB, and the usual stream holds nothing at all.
-WHOLE_BYTES = 16 * 1024
-HEAD_BYTES = 1024
-TAIL_BYTES = WHOLE_BYTES - HEAD_BYTES
+WHOLE_BYTES: Final = 16 * 1024
+HEAD_BYTES: Final = 1024
+TAIL_BYTES: Final = WHOLE_BYTES - HEAD_BYTES
 
 
 class Ends:

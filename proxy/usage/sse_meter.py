@@ -5,8 +5,7 @@ events. So the meter keeps those few, looks for two words in every event, and pa
 JSON only where they stand, in one event of SAMPLE_EVERY, and at the end.
 """
 
-from collections import deque
-from typing import Any
+from typing import Any, Final
 
 from proxy.usage.answer import (
     Json,
@@ -27,18 +26,17 @@ from proxy.usage.meter import Metered
 from proxy.usage.tokens import Usage, usage_from_object
 
 # What comes after an answer's last text: finish, usage, an error, [DONE]. One in reserve.
-LAST_EVENTS = 5
+LAST_EVENTS: Final = 5
 
 # Text per event is measured on a sample: at 0.6 us a parse, 1 in 16 costs 40 ns an event.
-SAMPLE_EVERY = 16
+SAMPLE_EVERY: Final = 16
 
 # Calls of one answer that are told apart. Agents make 1 to 10; what some server repeats in
 # each delta costs a parse each, and no more than this many are remembered.
-MAX_CALLS = 128
+MAX_CALLS: Final = 128
 
-_LF = 0x0A
-_CR = 0x0D
-_FIELD = len(b"data:")
+_CR: Final = 0x0D
+_FIELD: Final = 5  # b"data:"
 
 
 class SseMeter:
@@ -50,23 +48,15 @@ class SseMeter:
         self.events = 0
         self._line: Ends | None = None  # a line that has begun and not ended
         self._after_cr = False  # a CR ended the last piece: an LF now belongs to it
-        self._event: bytes | Ends = b""  # data lines of an event that has begun
+        self._event: bytes | Ends | None = None  # data lines of an event that has begun
         self._first: bytes | Json = b""
-        self._last: deque[bytes | Json] = deque(maxlen=LAST_EVENTS)
+        self._last: list[bytes | Json] = []  # a ring; the oldest at events % LAST_EVENTS
         self._usage: Json | None = None
         self._calls: frozenset[tuple[int, int]] = frozenset()  # (choice, call)
         self._sampled = (0, 0)  # events looked at, bytes of text in them
 
     def feed(self, data: bytes) -> None:
-        if (
-            self._line is None
-            and not self._event
-            and data.find(b"\n") == len(data) - 2  # nearly every piece is one event of one line
-            and data[-1:] == b"\n"
-            and data[:_FIELD] == b"data:"
-            and _CR not in data
-            and len(data) <= WHOLE_BYTES
-        ):
+        if self._line is None and self._event is None and _is_one_line_event(data):
             self._after_cr = False
             self._take_event(data)
         elif data:
@@ -78,7 +68,7 @@ class SseMeter:
         if self._line is not None:
             self._end_line(self._line)
             self._line = None
-        if self._event and (isinstance(self._event, Ends) or _is_readable(self._event)):
+        if isinstance(self._event, Ends) or (self._event is not None and _is_readable(self._event)):
             self._end_event()
         return self._metered()
 
@@ -99,7 +89,7 @@ class SseMeter:
             if not line:
                 self._end_event()
             elif line[:_FIELD] == b"data:":
-                if self._event or len(line) > WHOLE_BYTES:
+                if self._event is not None or len(line) > WHOLE_BYTES:
                     self._add_data(Ends(line))
                 else:
                     self._event = line
@@ -118,7 +108,7 @@ class SseMeter:
 
     def _add_data(self, line: Ends) -> None:
         """One more data line; several of one event are joined by LF, as the standard says."""
-        if not self._event:
+        if self._event is None:
             self._event = line.head if line.is_whole else line
             return
         joined = Ends(self._event) if isinstance(self._event, bytes) else self._event
@@ -128,15 +118,14 @@ class SseMeter:
         self._event = joined.head if joined.is_whole else joined
 
     def _end_event(self) -> None:
-        event, self._event = self._event, b""
+        event, self._event = self._event, None
         if isinstance(event, Ends):
             self._take_long(event)
-        elif event:
+        elif event is not None:
             self._take_event(event)
 
     def _take_event(self, event: bytes) -> None:
-        self.events = events = self.events + 1
-        self._last.append(event)
+        events = self._keep(event)
         if events == 1:
             self._first = event
         elif events % SAMPLE_EVERY == 2:
@@ -146,6 +135,16 @@ class SseMeter:
             self._take_usage(event, at)
         if event.find(b'"name"') >= 0:  # in every dialect a tool call begins with its name
             self._take_calls(event)
+
+    def _keep(self, event: bytes | Json) -> int:
+        """Among the last few; returns how many there were so far."""
+        events = self.events
+        if events < LAST_EVENTS:
+            self._last.append(event)
+        else:
+            self._last[events % LAST_EVENTS] = event
+        self.events = events = events + 1
+        return events
 
     def _take_usage(self, event: bytes, at: int) -> None:
         found = usage_behind(event, at)
@@ -164,15 +163,16 @@ class SseMeter:
             self._sampled = looked_at + 1, size + text_bytes(document)
 
     def _take_long(self, event: Ends) -> None:
-        self.events += 1
         summary = summary_of(event)
         self._usage = summary.get("usage", self._usage)
-        self._last.append(summary)
+        self._keep(summary)
         if self.events == 1:
             self._first = summary
 
     def _metered(self) -> Metered:
-        last = [event for event in reversed(self._last) if not _is_done(event)]
+        oldest = self.events % LAST_EVENTS
+        in_order = self._last[oldest:] + self._last[:oldest]
+        last = [event for event in reversed(in_order) if not _is_done(event)]
         done = len(self._last) - len(last)
         first = _document(self._first)
         usage = self._final_usage(first) or next(filter(None, map(spare_usage, map(_document, last))), None)
@@ -206,6 +206,17 @@ class SseMeter:
         without = texts.count(0) + (not text_bytes(first))
         looked_at, size = self._sampled
         return events - without, round((size + sum(texts)) / (looked_at + len(texts)) * events)
+
+
+def _is_one_line_event(data: bytes) -> bool:
+    """Whether this is one whole event of one line, as nearly every piece of a stream is."""
+    return (
+        data.startswith(b"data:")
+        and data.endswith(b"\n\n")
+        and data.find(b"\n") == len(data) - 2
+        and _CR not in data
+        and len(data) <= WHOLE_BYTES
+    )
 
 
 def _is_error(event: bytes | Json) -> bool:

@@ -108,8 +108,8 @@ class RequestBody:
         except BadHead:
             self.fail(BadRequest("The request body's chunked coding is malformed."))
             return b""
-        for piece in scanner.payload:
-            self._keep(piece)
+        if scanner.payload:
+            self._keep(scanner.payload)
         if scanner.done:
             self._complete()
         return scanner.rest

@@ -141,23 +141,23 @@ class Exchange:
         self.is_stream = kind.startswith(b"text/event-stream")
         self.meter = meter_for(kind, head.get(b"content-encoding") or b"")
 
-    def observe(self, payload: list[bytes], loop: asyncio.AbstractEventLoop) -> None:
+    def observe(self, payload: bytes, loop: asyncio.AbstractEventLoop) -> None:
         """Body bytes were written downstream."""
         if not payload:
             return
         if self.first_byte is None:
             self.first_byte = loop.time()
+        self.bytes_out += len(payload)
         meter = self.meter
-        for piece in payload:
-            self.bytes_out += len(piece)
-            if meter is not None:
-                try:
-                    meter.feed(piece)
-                except Exception as error:
-                    # An observer that fails is switched off; the stream goes on.
-                    log.error("metering failed", extra={"id": self.id}, exc_info=error)
-                    self.runtime.services.metrics.count("meter_failures")
-                    self.meter = meter = None
+        if meter is None:
+            return
+        try:
+            meter.feed(payload)
+        except Exception as error:
+            # An observer that fails is switched off; the stream goes on.
+            log.error("metering failed", extra={"id": self.id}, exc_info=error)
+            self.runtime.services.metrics.count("meter_failures")
+            self.meter = None
 
     def looks_whole(self, head: AnswerHead) -> bool:
         """For an answer that ends with its connection: whether its content says that it is finished."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from dataclasses import replace
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from proxy.health.blame import BLAME_BYTES, blames
 from proxy.upstream.connection import Failure, Timeouts, UpstreamConnection
@@ -37,6 +37,9 @@ class Mode(Enum):
     PASS = "pass"  # raw bytes, framing and all
     UNCHUNK = "unchunk"  # the payload alone; the connection's end is the answer's end
     CHUNK = "chunk"  # the payload in chunks of ours
+
+
+_PASS: Final = Mode.PASS  # asked for each piece, and a look into a class is dear where this is compiled
 
 
 class Judge(Protocol):
@@ -83,13 +86,13 @@ class Relay:
         self.began = False  # something of the answer is on its way to the client
         self.keeps_alive = False
         self._stream: StreamRewrite | None = None
-        self._whole: list[tuple[bytes, list[bytes]]] | None = None  # rewritten when it is complete
+        self._whole: list[tuple[bytes, bytes]] | None = None  # rewritten when it is complete
         self._whole_bytes = 0
         self._whole_limit = 0
-        self._last_write = 0.0
+        self._last_write = 0.0  # where comments may be due
         self._is_silent = True
         # An error until it has said its reason, or a head until there is a body behind it.
-        self._held: list[tuple[bytes, list[bytes]]] | None = None
+        self._held: list[tuple[bytes, bytes]] | None = None
         self._held_for = 0  # bytes of body
         self._is_early = (
             False  # the stream was begun by us, with comments; what the upstream says goes into it
@@ -149,7 +152,7 @@ class Relay:
         else:
             self._decide(head, more)
 
-    def answer_piece(self, raw: bytes, payload: list[bytes]) -> None:
+    def answer_piece(self, raw: bytes, payload: bytes) -> None:
         if self._held is not None:
             self._hold(raw, payload)
             return
@@ -177,7 +180,7 @@ class Relay:
             self.answer_failed(Failure.CUT)
             return
         if self._whole is not None:
-            self._write_whole(head, b"".join([piece for _, payload in self._whole for piece in payload]))
+            self._write_whole(head, b"".join([payload for _, payload in self._whole]))
             self._finish(None)
             return
         end = self._framed(self._stream.finish()) if self._stream is not None else b""
@@ -302,10 +305,10 @@ class Relay:
         else:
             self._write(written)
 
-    def _hold(self, raw: bytes, payload: list[bytes]) -> None:
+    def _hold(self, raw: bytes, payload: bytes) -> None:
         assert self._held is not None
         self._held.append((raw, payload))
-        self.reason += b"".join(payload)
+        self.reason += payload
         if len(self.reason) < self._held_for:
             return
         if self._is_early:
@@ -332,11 +335,12 @@ class Relay:
         self._exchange.answer, self._exchange.status = head, head.status
 
     def _write(self, data: bytes) -> None:
-        self._last_write = self._loop.time()
+        if self._stream is not None:
+            self._last_write = self._loop.time()
         self._downstream.write(data)
 
-    def _pass(self, raw: bytes, payload: list[bytes]) -> None:
-        if self._mode is not Mode.PASS:
+    def _pass(self, raw: bytes, payload: bytes) -> None:
+        if self._mode is not _PASS:
             raw = self._reframed(payload)
         if self._pending:
             raw = self._pending + raw
@@ -344,11 +348,11 @@ class Relay:
         if raw:
             self._write(raw)
 
-    def _keep(self, raw: bytes, payload: list[bytes]) -> None:
+    def _keep(self, raw: bytes, payload: bytes) -> None:
         assert self._whole is not None and self.answer is not None
         is_error = self.answer.status >= 400
         self._whole.append((raw if is_error else b"", payload))
-        self._whole_bytes += sum(map(len, payload))
+        self._whole_bytes += len(payload)
         if self._whole_bytes <= self._whole_limit:
             return
         if is_error:
@@ -411,8 +415,7 @@ class Relay:
             extra=extra,
         )
 
-    def _reframed(self, payload: list[bytes]) -> bytes:
-        data = payload[0] if len(payload) == 1 else b"".join(payload)
+    def _reframed(self, data: bytes) -> bytes:
         if self._stream is not None and data:
             data = self._stream.feed(data)
         return self._framed(data)

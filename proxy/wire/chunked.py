@@ -8,17 +8,29 @@ line, so that a message cut there cannot look complete to a lenient reader.
 
 import re
 from functools import lru_cache
+from string import hexdigits
+from typing import Final
 
 from proxy.wire.http1 import BadHead, Kind, classify
 
 # Chunk extensions are unused in practice; nginx and HAProxy stop at a few KiB too.
-MAX_SIZE_LINE_BYTES = 1024
+MAX_SIZE_LINE_BYTES: Final = 1024
 
 # Trailers carry a checksum or a status; the same bound as for a small head.
 MAX_TRAILER_BYTES = 16 * 1024
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _BAD_TRAILER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+# By byte: the value of a hexadecimal digit, or _NO_DIGIT.
+_NO_DIGIT: Final = 16
+_DIGITS: Final = bytes(int(chr(byte), 16) if chr(byte) in hexdigits else _NO_DIGIT for byte in range(256))
+
+# Read digit by digit; a chunk that needs more of them is worth a look at its size line.
+_SMALL_DIGITS: Final = 4
+
+_CR: Final = 0x0D
+_LF: Final = 0x0A
 
 
 @lru_cache(maxsize=1024)  # stream chunks come in a few hundred sizes
@@ -36,20 +48,32 @@ class ChunkScanner:
     BadHead, `passable` holds what had been in order up to there.
     """
 
-    __slots__ = ("_held", "_left", "_trailers", "done", "passable", "payload", "rest")
+    __slots__ = ("_held", "_left", "_pieces", "_trailers", "done", "passable", "payload", "rest")
 
     def __init__(self) -> None:
         self._held = b""
         self._left = 0  # bytes still to come of the open chunk: its payload and the CR LF behind it
+        self._pieces: list[bytes] = []  # of the payload
         self._trailers = False
         self.done = False
-        self.payload: list[bytes] = []
+        self.payload = b""
         self.passable = b""
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece; return the bytes that may be passed on now."""
-        self.payload = []
+        if not self._left and not self._trailers and not self._held:
+            start = _start_in_one_chunk(data)
+            if start:  # nearly every piece of a stream
+                self.payload = data[start:-2]
+                return data
+        self._pieces = []
+        try:
+            return self._follow(data)
+        finally:
+            self.payload = b"".join(self._pieces)
+
+    def _follow(self, data: bytes) -> bytes:
         if self._held:
             data = self._held + data
             self._held = b""
@@ -81,12 +105,12 @@ class ChunkScanner:
             if left == 1 and data[at] != 0x0A:
                 raise BadHead("a chunk is longer than its size")
             if left > 2:
-                self.payload.append(data[at : stop - 2])
+                self._pieces.append(data[at : stop - 2])
             self._left = 0
             return stop
         payload = min(end, stop - 2)
         if payload > at:
-            self.payload.append(data[at:payload])
+            self._pieces.append(data[at:payload])
         if end == stop - 1 and data[end - 1] != 0x0D:
             raise BadHead("a chunk is longer than its size")
         self._left = stop - end
@@ -128,3 +152,21 @@ class ChunkScanner:
             name, colon, value = line.partition(b":")
             if not colon or _BAD_TRAILER.search(value) or classify(name)[0] is not Kind.PLAIN:
                 raise BadHead("a trailer is malformed")
+
+
+def _start_in_one_chunk(data: bytes) -> int:
+    """Where the payload begins in what is one whole, small chunk without extensions; 0 in all else."""
+    length = len(data)
+    if length < _SMALL_DIGITS + 4:
+        return 0
+    size = at = 0
+    digit = _DIGITS[data[0]]
+    while digit != _NO_DIGIT and at < _SMALL_DIGITS:
+        size = size * 16 + digit
+        at += 1
+        digit = _DIGITS[data[at]]
+    at += 2
+    if size == 0 or at + size + 2 != length:
+        return 0
+    is_framed = data[at - 2] == _CR and data[at - 1] == _LF and data.endswith(b"\r\n")
+    return at if is_framed else 0

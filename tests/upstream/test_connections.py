@@ -38,9 +38,9 @@ class Answer:
     def answer_began(self, head: AnswerHead, more: bool) -> None:
         self.status = head.status
 
-    def answer_piece(self, raw: bytes, payload: list[bytes]) -> None:
+    def answer_piece(self, raw: bytes, payload: bytes) -> None:
         self.raw += raw
-        self.body += b"".join(payload)
+        self.body += payload
 
     def answer_ended(self) -> None:
         self.done.set_result(None)

@@ -1,5 +1,6 @@
 """The meter of streamed answers: every dialect, every cut."""
 
+import re
 from itertools import combinations_with_replacement, pairwise
 
 import orjson
@@ -150,6 +151,15 @@ def test_same_result_byte_by_byte(name):
     stream = STREAMS[name][0]
 
     assert metered(*(stream[at : at + 1] for at in range(len(stream)))) == metered(stream)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_same_result_event_by_event(name):
+    stream = STREAMS[name][0] * 4  # more than one round of what is kept
+    events = re.findall(rb".+?(?:\n\n|\r\n\r\n|$)", stream, re.DOTALL)
+
+    assert b"".join(events) == stream
+    assert metered(*events) == metered(stream)
 
 
 @pytest.mark.parametrize("stream", [COMPACT[-150:], VLLM[-150:], VLLM[-150:].replace(b"\n", b"\r")])

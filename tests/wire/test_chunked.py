@@ -1,6 +1,6 @@
 """The chunked coding: the same verdict however the bytes are cut, and no early end."""
 
-from itertools import combinations_with_replacement
+from itertools import accumulate, combinations_with_replacement, pairwise
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ def run(pieces):
     scanner, passed, payload = ChunkScanner(), b"", b""
     for piece in pieces:
         passed += scanner.feed(piece)
-        payload += b"".join(scanner.payload)
+        payload += scanner.payload
     return scanner, passed, payload
 
 
@@ -33,6 +33,40 @@ def test_byte_by_byte_is_the_same():
     scanner, passed, payload = run([MESSAGE[i : i + 1] for i in range(len(MESSAGE))])
 
     assert (scanner.done, passed, payload) == (True, MESSAGE, b"hello!")
+
+
+SIZE_LINE = st.sampled_from([b"%x\r\n", b"%X\r\n", b"00%x\r\n", b"%x;e=1\r\n", b"0000%x\r\n"])
+CHUNK = st.tuples(
+    SIZE_LINE, st.binary(min_size=1, max_size=300) | st.sampled_from([b"\r\n", b"5\r\nhello\r\n"])
+)
+
+
+@given(st.lists(CHUNK, max_size=8), st.lists(st.integers(0, 2000), max_size=4))
+def test_a_piece_that_is_one_whole_chunk_says_what_its_bytes_say_one_by_one(chunks, cuts):
+    framed = [line % len(payload) + payload + b"\r\n" for line, payload in chunks]
+    message = b"".join(framed) + b"0\r\n\r\n"
+    whole = {0, len(message), *accumulate(map(len, framed))}  # most pieces are one chunk each
+    edges = sorted(whole | {cut % len(message) for cut in cuts})
+
+    scanner, passed, payload = run([message[start:end] for start, end in pairwise(edges)])
+
+    assert (scanner.done, passed, payload) == (True, message, b"".join(payload for _, payload in chunks))
+    assert run([bytes([byte]) for byte in message])[1:] == (passed, payload)
+
+
+@given(st.binary(max_size=12), st.sampled_from([b"5\r\n", b"05\r\n", b"5\r", b"5", b"0\r\n", b"50\r\n", b""]))
+def test_a_piece_that_is_no_chunk_gets_the_verdict_of_its_bytes_one_by_one(payload, line):
+    piece = line + payload + b"\r\n"
+
+    assert verdict([piece]) == verdict([bytes([byte]) for byte in piece])
+
+
+def verdict(pieces):
+    try:
+        scanner, passed, payload = run(pieces)
+    except BadHead as error:
+        return str(error)
+    return scanner.done, passed, payload
 
 
 def test_nothing_of_the_last_chunk_is_passed_before_it_is_whole():
@@ -90,4 +124,4 @@ def test_what_was_in_order_before_the_fault_may_be_passed():
     with pytest.raises(BadHead):
         scanner.feed(b"5\r\nhello\r\nzz\r\n")
 
-    assert (scanner.passable, scanner.payload) == (b"5\r\nhello\r\n", [b"hello"])
+    assert (scanner.passable, scanner.payload) == (b"5\r\nhello\r\n", b"hello")
