@@ -105,15 +105,15 @@ class Backlog:
         """Open the spool, and take over what ended processes left in theirs."""
         self._recover()
 
-    def add(self, lines: Sequence[bytes]) -> None:
-        """Keep these lines for every sink."""
+    def add(self, lines: bytes) -> None:
+        """Keep these lines, with line ends between them, for every sink."""
         if self._spool is not None and not self._held:
             try:
                 self._spool.append([(self.now(), lines, ())])
                 return
             except Failure as exc:
                 self._lose(exc)
-        self._hold(Batch(lines, self.now(), waiting=set(self._sinks)))
+        self._hold(Batch(lines.split(b"\n"), self.now(), waiting=set(self._sinks)))
         self._recover()
 
     def next(self, sink: str) -> Batch | None:
@@ -181,7 +181,11 @@ class Backlog:
                 self._spool = self._open_spool(self._options)
                 self._adopt(self._spool)
             entries = [
-                (batch.time, batch.lines, [sink for sink in self._sinks if sink not in batch.waiting])
+                (
+                    batch.time,
+                    b"\n".join(batch.lines),
+                    [sink for sink in self._sinks if sink not in batch.waiting],
+                )
                 for batch in self._held
             ]
             for batch, row in zip(self._held, self._spool.append(entries), strict=True):

@@ -10,7 +10,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from secrets import token_hex
 from typing import TypeVar, TypeVarTuple
 
@@ -18,7 +17,7 @@ from proxy.sinks.backlog import Backlog
 from proxy.sinks.batch import Batch
 from proxy.sinks.courier import Courier, Pauses
 from proxy.sinks.sink import Sink
-from proxy.usage.record import UsageRecord
+from proxy.usage.record import UsageRecord, to_lines
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ TIDY_SECONDS = 1.0
 
 DEFAULT_PAUSES = Pauses()
 
-USUAL_BYTES = 512  # of a record, until longer ones are seen
+USUAL_BYTES = 512  # of a record, until some are seen that are longer on average
 
 MAX_CLOSING = 5.0  # for the last commit and the checkpoint, after which a disk counts as hung
 
@@ -62,7 +61,8 @@ class Outbox:
         self._flush_timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
         self._records_writing = 0
-        self._longest = USUAL_BYTES
+        self._usual_bytes = USUAL_BYTES
+        self._ids = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="usage")
         self._is_closed = False
@@ -71,12 +71,12 @@ class Outbox:
     def is_full(self) -> bool:
         """Whether what is put now would make something older go."""
         records = len(self._waiting) + self._records_writing
-        return records >= MAX_WAITING or self.backlog.is_full(records * self._longest)
+        return records >= MAX_WAITING or self.backlog.is_full(records * self._usual_bytes)
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         # Drawn here, not earlier: worker processes may be forks of one another.
-        self._id_prefix, self._id_count = token_hex(8), count()
+        self._id_prefix = f"{token_hex(8)}-"
         await self._in_thread(self.backlog.open)
         self._tasks = [self._loop.create_task(courier.run()) for courier in self.couriers.values()]
         self._tasks.append(self._loop.create_task(self._tidy()))
@@ -84,8 +84,13 @@ class Outbox:
             task.add_done_callback(_report)
 
     def new_id(self) -> str:
-        """An id for a record, unlike any other of this or of another process."""
-        return f"{self._id_prefix}-{next(self._id_count):x}"
+        """An id for a record, unlike any other of this or of another process, here or elsewhere.
+
+        64 random bits name this run of the outbox: among a million runs, two have the same
+        with a chance below 1 in 30 million. A number counts within it.
+        """
+        self._ids += 1
+        return f"{self._id_prefix}{self._ids}"
 
     def put(self, record: UsageRecord) -> None:
         """Take a record; returns at once and never fails."""
@@ -146,10 +151,11 @@ class Outbox:
 
     def _write(self, records: list[UsageRecord]) -> None:
         """In the thread: what arrives in 30 ms is one row, unless the disk held it up for long."""
-        lines = [record.to_json() for record in records]
-        self._longest = max(self._longest, *map(len, lines))
-        for start in range(0, len(lines), FLUSH_RECORDS):
-            self.backlog.add(lines[start : start + FLUSH_RECORDS])
+        for start in range(0, len(records), FLUSH_RECORDS):
+            some = records[start : start + FLUSH_RECORDS]
+            lines = to_lines(some)
+            self._usual_bytes = max(self._usual_bytes, len(lines) // len(some))
+            self.backlog.add(lines)
 
     def _written(self, writing: asyncio.Future[None]) -> None:
         self._writing = None

@@ -1,7 +1,7 @@
 """A usage record as a row, for sinks that are tables."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from proxy.usage.record import UsageRecord
@@ -17,11 +17,11 @@ MAX_PATH = 1024
 def row(line: bytes) -> dict[str, Any]:
     """By column; `timestamp` is a datetime without zone, in UTC."""
     record = UsageRecord.from_json(line)
-    usage = record.usage
+    usage = record.usage or None
     return {
         "id": record.id,
         "request_id": _text(record.request_id),
-        "timestamp": datetime.fromtimestamp(record.time, UTC).replace(tzinfo=None),
+        "timestamp": record.timestamp.astimezone(UTC).replace(tzinfo=None),
         "user_id": _cut(record.user_id),
         "key_id": _cut(record.key_id),
         "key_name": _cut(record.key_name),
@@ -35,10 +35,10 @@ def row(line: bytes) -> dict[str, Any]:
         "backend": record.backend,
         "backend_url": record.backend_url,
         "response_id": _cut(record.response_id),
-        "status_code": record.status,
+        "status_code": record.status_code,
         "outcome": record.outcome,
-        "latency_ms": round(record.duration * 1000),
-        "ttfb_ms": None if record.ttfb is None else round(record.ttfb * 1000),
+        "latency_ms": record.latency_ms,
+        "ttfb_ms": record.ttfb_ms,
         "attempts": record.attempts,
         "tool_calls": record.tool_calls,
         "prompt_tokens": usage and usage.prompt,
@@ -57,7 +57,7 @@ def readable_rows(lines: Sequence[bytes]) -> tuple[list[dict[str, Any]], list[by
     for line in lines:
         try:
             rows.append(row(line))
-        except (KeyError, TypeError, ValueError):
+        except ValueError:
             unreadable.append(line)
     return rows, unreadable
 

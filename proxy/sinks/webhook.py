@@ -82,7 +82,7 @@ class Webhook:
     async def _post(self, group: Sequence[bytes]) -> _Outcome:
         try:
             body = self._body(group)
-        except (KeyError, TypeError, ValueError):
+        except ValueError:
             return _Outcome("unreadable record", is_refused=True)
         try:
             async with self._open_session().post(

@@ -18,7 +18,7 @@ MAX_TOKENS = 2**40
 _DIGITS = 12  # of a header's count: the length of MAX_TOKENS in decimal, less one
 
 
-class Usage(Struct, frozen=True, gc=False):
+class Usage(Struct, frozen=True, gc=False, rename="{}_tokens".format):
     """Tokens of one answer; `cached` and `reasoning` are parts of `prompt` and `completion`."""
 
     prompt: int

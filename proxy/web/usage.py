@@ -1,6 +1,9 @@
 """Meters what went by and hands one record per forwarded request to the outbox."""
 
+from datetime import UTC, datetime
+
 from aiohttp import web
+from msgspec import UNSET
 
 from proxy.balancers.affinity_key import SessionHeaders
 from proxy.errors import Overloaded, ProxyError, UpstreamTimeout
@@ -90,16 +93,16 @@ def _record(
     return UsageRecord(
         id=outbox.new_id(),
         request_id=exchange.id,
-        time=exchange.at,
+        timestamp=datetime.fromtimestamp(exchange.at, UTC),
         model=(exchange.model or "")[:MAX_MODEL_CHARS],
         path=exchange.facts.path,
         method=exchange.facts.method,
         backend=endpoint.name,
         pool=route.pool.name,
-        status=exchange.status,
+        status_code=exchange.status,
         outcome=outcome,
-        duration=now - exchange.began,
-        ttfb=first_byte - exchange.began if first_byte is not None else None,
+        latency_ms=_milliseconds(now - exchange.began),
+        ttfb_ms=_milliseconds(first_byte - exchange.began) if first_byte is not None else None,
         attempts=max(len(exchange.attempts), 1),
         stream=exchange.is_stream,
         key_id=credential.key_id if credential is not None else None,
@@ -109,11 +112,15 @@ def _record(
         upstream_model=route.upstream_model.decode() if route.upstream_model is not None else None,
         backend_url=endpoint.url,
         response_id=metered.response_id,
-        usage=exchange.usage,
+        usage=exchange.usage or UNSET,
         tool_calls=tool_calls,
         estimated=is_estimated,
         incomplete=outcome != "complete",
     )
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000 + 0.5)
 
 
 def _session(exchange: Exchange, route: Route) -> str | None:

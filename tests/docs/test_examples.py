@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,9 @@ def test_every_link_leads_to_a_file(path):
 def test_the_usage_record_is_shown_as_it_is_sent():
     (shown,) = (json.loads(param.values[0]) for param in blocks("json", ROOT / "docs" / "operate.md"))
     record = UsageRecord(
-        id="i", request_id="r", time=0.0, model="m", path="/", method="POST", backend="b", pool="p",
-        status=200, outcome="complete", duration=1.0, usage=Usage(1, 2, 3, 4, 5),
+        id="i", request_id="r", timestamp=datetime.now(UTC), model="m", path="/", method="POST",
+        backend="b", pool="p", status_code=200, outcome="complete", latency_ms=1000,
+        usage=Usage(1, 2, 3, 4, 5),
     )  # fmt: skip
     sent = json.loads(record.to_json())
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -58,8 +59,8 @@ class KeepingSink:
 
 def record(id: str) -> UsageRecord:
     return UsageRecord(
-        id=id, request_id="req", time=time.time(), model="m", path="/v1/x", method="POST", backend="b",
-        pool="default", status=200, outcome="complete", duration=0.1,
+        id=id, request_id="req", timestamp=datetime.now(UTC), model="m", path="/v1/x", method="POST",
+        backend="b", pool="default", status_code=200, outcome="complete", latency_ms=100,
     )  # fmt: skip
 
 
@@ -225,6 +226,7 @@ async def test_a_webhook_that_fails_for_a_while_gets_everything(tmp_path):
 
 WRITER = """
 import asyncio, random, sys, time
+from datetime import UTC, datetime
 from pathlib import Path
 from proxy.sinks.backlog import Backlog, SpoolOptions
 from proxy.sinks.courier import Pauses
@@ -257,8 +259,9 @@ async def main():
         for _ in range(random.randint(1, 4)):
             id = outbox.new_id()
             print("put", id, time.monotonic(), flush=True)
-            outbox.put(UsageRecord(id=id, request_id="r", time=time.time(), model="m", path="/", backend="b",
-                method="POST", pool="p", status=200, outcome="complete", duration=0.1))
+            outbox.put(UsageRecord(id=id, request_id="r", timestamp=datetime.now(UTC), model="m",
+                path="/", backend="b", method="POST", pool="p", status_code=200, outcome="complete",
+                latency_ms=100))
         await asyncio.sleep(random.random() * 0.01)
         assert outbox.backlog.failures == 0  # else records are committed to memory only
 

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -46,9 +47,9 @@ def server() -> Iterator[str]:
 
 def line(number: int, *, model: str = "m", tool_calls: int = 0) -> bytes:
     return UsageRecord(
-        id=f"r-{number}", request_id="req", time=1_767_323_045.25, model=model, path="/v1/x", method="POST",
-        backend="b", pool="p", status=200, outcome="complete", duration=0.5, usage=Usage(1, 2, 2**35),
-        tool_calls=tool_calls,
+        id=f"r-{number}", request_id="req", timestamp=datetime(2026, 1, 2, 3, 4, 5, 250_000, UTC),
+        model=model, path="/v1/x", method="POST", backend="b", pool="p", status_code=200, outcome="complete",
+        latency_ms=500, usage=Usage(1, 2, 2**35), tool_calls=tool_calls,
     ).to_json()  # fmt: skip
 
 

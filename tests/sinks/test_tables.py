@@ -5,8 +5,10 @@ import logging
 import sqlite3
 import stat
 from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime
 
 import pytest
+from msgspec import UNSET
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateTable
@@ -22,9 +24,10 @@ from proxy.usage.tokens import Usage
 
 def record(number: int, *, time: float = 1_767_323_045.5, path: str = "/v1/chat/completions") -> bytes:
     return UsageRecord(
-        id=f"r-{number}", request_id=f"req-{number}", time=time, model="qwen", method="POST", path=path,
-        backend="b", pool="default", status=200, outcome="complete", stream=True, duration=0.5, key_id="k1",
-        usage=Usage(1, 2, 3) if number else None, estimated=True,
+        id=f"r-{number}", request_id=f"req-{number}", timestamp=datetime.fromtimestamp(time, UTC),
+        model="qwen", method="POST", path=path, backend="b", pool="default", status_code=200,
+        outcome="complete", stream=True, latency_ms=500, key_id="k1",
+        usage=Usage(1, 2, 3) if number else UNSET, estimated=True,
     ).to_json()  # fmt: skip
 
 

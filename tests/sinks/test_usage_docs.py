@@ -4,6 +4,7 @@ import re
 import sqlite3
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -74,8 +75,9 @@ def test_the_example_configuration_is_one():
 
 async def test_the_example_query_works(tmp_path):
     record = UsageRecord(
-        id="1", request_id="r", time=1_767_323_045.0, model="m", path="/", method="POST", backend="b",
-        pool="p", status=200, outcome="complete", duration=0.1, key_name="alice", usage=Usage(7, 3, 10),
+        id="1", request_id="r", timestamp=datetime(2026, 1, 2, 3, 4, 5, 0, UTC), model="m", path="/",
+        method="POST", backend="b", pool="p", status_code=200, outcome="complete", latency_ms=100,
+        key_name="alice", usage=Usage(7, 3, 10),
     )  # fmt: skip
     sink = SqliteTable("table", path=tmp_path / "u.db")
     await sink.deliver([record.to_json()])

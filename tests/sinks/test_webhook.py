@@ -5,6 +5,7 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import orjson
 import pytest
@@ -19,9 +20,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def record(number: int) -> UsageRecord:
     return UsageRecord(
-        id=f"r-{number}", request_id=f"req-{number}", time=1_767_323_045.5, model="qwen", method="POST",
-        path="/v1/chat/completions", backend="b", pool="default", status=200, outcome="complete",
-        duration=0.5, usage=Usage(1, 2, 3),
+        id=f"r-{number}", request_id=f"req-{number}", timestamp=datetime.now(UTC), model="qwen",
+        method="POST", path="/v1/chat/completions", backend="b", pool="default", status_code=200,
+        outcome="complete", latency_ms=500, usage=Usage(1, 2, 3),
     )  # fmt: skip
 
 
