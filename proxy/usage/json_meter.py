@@ -47,8 +47,7 @@ class JsonMeter:
             if not kept.is_whole:
                 return _metered_ends(kept)
             kept = kept.head
-        has_calls = kept.find(b'"name"') >= 0
-        if not has_calls and (known := usual(kept)) is not None:
+        if (known := usual(kept)) is not None:
             return Metered(usage=known[0], terminal=True, response_id=known[1])
         try:
             document = orjson.loads(kept)
@@ -56,7 +55,7 @@ class JsonMeter:
             return Metered()
         if not isinstance(document, dict):
             return Metered(terminal=True)
-        return _metered(document, has_calls)
+        return _metered(document, has_calls=kept.find(b'"name"') >= 0)
 
 
 def _metered(document: Json, has_calls: bool) -> Metered:

@@ -45,8 +45,23 @@ class _Counts(Struct, gc=False):
     reasoning_tokens: None = None
 
 
+class _Message(Struct, gc=False):
+    tool_calls: Annotated[list[None], Meta(max_length=0)] | None = None
+
+
+class _Choice(Struct, gc=False):
+    message: _Message | None = None
+    delta: None = None
+
+
 class _Answer(Struct, gc=False):
+    """One that calls no tools."""
+
     usage: _Counts
+    choices: list[_Choice] = []
+    output: None = None
+    content: None = None
+    content_block: None = None
     id: Annotated[str, Meta(max_length=MAX_ID_CHARS)] | None = None
     error: None = None
     type: None = None

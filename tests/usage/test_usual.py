@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.usage.answer import has_error, response_id
+from proxy.usage.answer import has_error, response_id, started_calls
 from proxy.usage.tokens import MAX_TOKENS, Usage, usage_from_object
 from proxy.usage.usual import MAX_ID_CHARS, usual
 
@@ -31,12 +31,15 @@ USAGE = st.builds(
     st.dictionaries(DETAIL_NAMES, DETAILS, max_size=2),
 )
 ODD = st.sampled_from([None, "", "error", "message", {}, {"message": "no"}, [1], 0, "x" * (MAX_ID_CHARS + 1)])
+CALLS = st.sampled_from([None, [], [{"id": "1", "function": {"name": "ls", "arguments": "{}"}}], [None], {}])
+MESSAGES = st.builds(lambda calls: {"content": "hm", "tool_calls": calls}, CALLS) | ODD
+CHOICES = st.lists(st.dictionaries(st.sampled_from(["message", "delta", "index"]), MESSAGES), max_size=2)
+MEMBERS = ["id", "error", "type", "response", "message", "output", "content", "content_block"]
 ANSWERS = st.builds(
-    lambda usage, rest: {**rest, "usage": usage},
+    lambda usage, rest, choices: {**rest, "choices": choices, "usage": usage},
     USAGE | ODD,
-    st.dictionaries(
-        st.sampled_from(["id", "error", "type", "response", "message", "choices"]), ODD, max_size=3
-    ),
+    st.dictionaries(st.sampled_from(MEMBERS), ODD, max_size=3),
+    CHOICES | ODD,
 )
 
 
@@ -47,6 +50,7 @@ def test_what_is_found_is_what_the_whole_parse_finds(document):
     if found is not None:
         assert found == (usage_from_object(document["usage"]), response_id(document))
         assert not has_error(document)
+        assert not list(started_calls(document))
 
 
 @pytest.mark.parametrize(
