@@ -36,9 +36,9 @@ COMMIT;
 MAX_CHECKED_BYTES = 64 * 1024 * 1024
 
 # Rows joined into one batch for a sink, and records after which that stops: enough that a
-# backlog of days drains quickly, few enough that a POST of 500 bytes a record stays small.
+# backlog of days drains quickly, few enough that little comes twice after an end in the middle of one.
 MAX_ROWS = 64
-MAX_RECORDS = 256
+MAX_RECORDS = 500
 
 # A file's pages. SQLite writes each with two system calls, and a tenth of a second of a busy gateway's
 # records fills forty of its usual 4 KiB; larger ones would cost a quiet gateway's disk more.
