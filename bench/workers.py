@@ -4,9 +4,9 @@
 
 One worker and two take turns with the same requests. Throughput says something only
 where engine, clients and workers have cores of their own: on a machine with two,
-two workers share them with the load. What a request costs a worker holds anywhere:
-as long as that is the same, N cores take N times as much. The page goes to
-bench/results/workers.md.
+two workers share them with the load. So it is measured once more with a fixed share
+of a core for each worker, small enough that the load is never short of time: what two
+workers take then beside one is how they scale. The page goes to bench/results/workers.md.
 """
 
 import argparse
@@ -20,9 +20,17 @@ from time import perf_counter
 from rig import load
 from rig.processes import Gateway, allow_open_files, engine, everything_on, gateway
 from rig.report import table, write
+from rig.share import can_share, shared
 
 REQUESTS = 4_000
+
+# Of a core for each worker: the load costs about what a request costs one worker, the engine half.
+SHARE = 0.2
 CONNECTIONS = 64
+
+
+# CPU in µs per request and requests a second, of each gateway.
+Windows = list[tuple[float, float]]
 
 
 async def window(each: Gateway) -> tuple[float, float]:
@@ -31,6 +39,14 @@ async def window(each: Gateway) -> tuple[float, float]:
     cpu, began = each.cpu_seconds(), perf_counter()
     await load.ask_all(each.port, asked, CONNECTIONS)
     return (each.cpu_seconds() - cpu) / REQUESTS * 1e6, REQUESTS / (perf_counter() - began)
+
+
+async def windows(gateways: list[Gateway], rounds: int) -> Windows:
+    """The median of so many windows of each, taken in turns."""
+    found = [[await window(each) for each in gateways] for _ in range(rounds)]
+    return [
+        (median(c for c, _ in values), median(r for _, r in values)) for values in zip(*found, strict=True)
+    ]
 
 
 async def spread(each: Gateway, streams: int) -> list[int]:
@@ -61,19 +77,27 @@ async def measure(rounds: int, streams: int, folder: Path) -> list[str]:
             gateways.append(await stack.enter_async_context(gateway(folder / str(workers), settings)))
         for each in gateways:
             await window(each)
-        found: list[list[tuple[float, float]]] = [[], []]
-        for _ in range(rounds):
-            for each, values in zip(gateways, found, strict=True):
-                values.append(await window(each))
-        rows = [
-            (str(number), f"{median(c for c, _ in values):.0f}", f"{median(r for _, r in values):,.0f}")
-            for number, values in enumerate(found, 1)
-        ]
-        shares = await spread(gateways[1], streams)
+        free = await windows(gateways, rounds)
+        confined: Windows = [(0.0, 0.0), (0.0, 0.0)]
+        if can_share():
+            workers = [pid for each in gateways for pid in each.pids()[1:] or each.pids()]
+            with shared(workers, SHARE):
+                confined = await windows(gateways, rounds)
+        streams_of = await spread(gateways[1], streams)
+    rows = [
+        (str(number), f"{cost:.0f}", f"{rate:,.0f}", f"{slow_rate:,.0f}" if slow_rate else "not measured")
+        for number, ((cost, rate), (_, slow_rate)) in enumerate(zip(free, confined, strict=True), 1)
+    ]
+    scaled = f" {confined[1][1] / confined[0][1]:.2f} times as much as one." if confined[0][1] else ""
+    head = "workers", "CPU µs/request", "requests/s here", f"with {SHARE:.0%} of a core each"
     return [
-        *table(("workers", "CPU µs/request", "requests/s here"), rows),
+        *table(head, rows),
         "",
-        f"{streams} streams over two workers: {' and '.join(map(str, shares))}.",
+        f"Two workers with a share each take{scaled}"
+        if scaled
+        else "Shares of a core need root and cgroups.",
+        "",
+        f"{streams} streams over two workers: {' and '.join(map(str, streams_of))}.",
     ]
 
 
