@@ -19,6 +19,7 @@ from proxy.web.answer import written
 from proxy.web.dispatch import Dispatcher
 from proxy.web.downstream import DownstreamConnection, Limits
 from proxy.web.errors import Handler, error_body, error_headers
+from proxy.web.inbox import Inbox
 from proxy.web.trace import new_request_id
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Door:
         self.watch = watch
         self.outflow = Outflow(asyncio.get_running_loop())
         self.limits = limits
+        self.inbox = Inbox()
         self.loop = asyncio.get_running_loop()
         self.connections: set[DownstreamConnection] = set()
         self.is_draining = False

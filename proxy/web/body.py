@@ -16,6 +16,10 @@ from proxy.wire.http1 import BadHead, RequestHead
 # What may lie here before a handler has asked for the body: most requests whole.
 MAX_UNREAD_BYTES = 256 * 1024
 
+# Above this, which few prompts are, there is room for a body only when a quarter of it has come: what a
+# client announces and never sends must not fill memory.
+ROOM_AT_ONCE = 512 * 1024
+
 
 class RequestBody:
     """Fed by the connection with `feed`, awaited by a handler with `read`."""
@@ -26,6 +30,7 @@ class RequestBody:
         "_left",
         "_limit",
         "_on_wanted",
+        "_room",
         "_scanner",
         "_size",
         "_waiter",
@@ -36,6 +41,7 @@ class RequestBody:
     def __init__(self, head: RequestHead, on_wanted: Callable[[], None]) -> None:
         self._content = BytesIO()  # hands out what was written without copying it: a body is held once
         self._size = 0
+        self._room: memoryview | None = None  # the end of the content that has yet to be read
         self._limit: int | None = None
         self._scanner = ChunkScanner() if head.chunked else None
         self._left = head.content_length or 0
@@ -61,6 +67,21 @@ class RequestBody:
             return rest
         self._keep(data)
         return b""
+
+    def room(self) -> memoryview | None:
+        """Where the rest of the body is to be read, if somebody waits for it: `filled` tells how much was."""
+        if self._room is None and self._waiter is not None:
+            self._make_room()
+        return self._room
+
+    def filled(self, size: int) -> None:
+        """So many bytes of the room are the body's."""
+        room = self._room
+        self._size += size
+        self._left -= size
+        self._room = room[size:] if room is not None and self._left else None
+        if not self._left:
+            self._complete()
 
     async def read(self, limit: int) -> bytes:
         """The whole body; raises BodyTooLarge above `limit` bytes, or what broke it."""
@@ -101,6 +122,14 @@ class RequestBody:
         if self._limit is not None and self._size > self._limit:
             self._content = BytesIO()
             self.fail(_too_large())
+
+    def _make_room(self) -> None:
+        size = self._size + self._left
+        if not self._left or self._failure is not None or size > max(ROOM_AT_ONCE, 4 * self._size):
+            return
+        self._content.seek(size - 1)
+        self._content.write(b"\0")
+        self._room = self._content.getbuffer()[self._size :]
 
     def _feed_chunked(self, scanner: ChunkScanner, data: bytes) -> bytes:
         try:

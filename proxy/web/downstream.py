@@ -13,7 +13,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from aiohttp import web
 
@@ -23,6 +23,7 @@ from proxy.upstream.outflow import Outflow
 from proxy.upstream.watch import Watch
 from proxy.web.answer import Sent, plain_answer
 from proxy.web.body import Content, RequestBody, whole
+from proxy.web.inbox import Inbox
 from proxy.web.request import Request
 from proxy.web.run import Run
 from proxy.wire.http1 import MAX_TARGET_BYTES, RequestHead
@@ -47,6 +48,8 @@ FLUSH_SECONDS = 10.0
 # before more is read.
 MAX_HELD_BYTES = 32 * 1024
 
+CR: Final = 13
+LF: Final = 10
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -74,6 +77,7 @@ class Host(Protocol):
     connections: "set[DownstreamConnection]"
     watch: Watch
     outflow: Outflow
+    inbox: Inbox
     loop: asyncio.AbstractEventLoop
     handler: Callable[[Request], Awaitable[web.StreamResponse]]
 
@@ -94,7 +98,7 @@ class State(Enum):
     CLOSING = "closing"  # answered; the output drains
 
 
-class DownstreamConnection(asyncio.Protocol):
+class DownstreamConnection(asyncio.BufferedProtocol):
     """One client's connection. `is_gone` tells that the client left."""
 
     # What a connection begins with; most of it never changes on a short one.
@@ -106,6 +110,7 @@ class DownstreamConnection(asyncio.Protocol):
     run: Run | None = None  # the handlers at work
     _flow: Flow | None = None
     _reading_paused = False
+    _fills_body = False  # the next input goes straight into the body
     _is_flooded = False
     _served = 0
     _writable: asyncio.Future[None] | None = None
@@ -133,8 +138,9 @@ class DownstreamConnection(asyncio.Protocol):
         self.host = host
         self.loop = host.loop
         self._since = host.loop.time()  # when the state began; in BUSY, when the last input came
+        self._inbox = host.inbox
 
-    # -- asyncio.Protocol --------------------------------------------------
+    # -- asyncio.BufferedProtocol ------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape only
@@ -144,7 +150,24 @@ class DownstreamConnection(asyncio.Protocol):
         self.host.connections.add(self)
         self.host.watch.add(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next input goes: into the body that somebody waits for, or to all connections' inbox."""
+        body = self._body
+        if body is None:
+            return self._inbox.first
+        room = body.room()
+        self._fills_body = room is not None
+        return room if room is not None else self._inbox.whole
+
+    def buffer_updated(self, nbytes: int) -> None:
+        body = self._body
+        if body is not None and self._fills_body:
+            self._since = self.loop.time()
+            body.filled(nbytes)
+        else:
+            self._received(self._inbox.take(nbytes))
+
+    def _received(self, data: bytes) -> None:
         state = self._state
         if state is State.BUSY:
             self._since = self.loop.time()
@@ -340,7 +363,7 @@ class DownstreamConnection(asyncio.Protocol):
     def _read_head(self, data: bytes) -> None:
         start = max(len(self._buffer) - 3, 0)
         data = self._buffer + data if self._buffer else data
-        if data[:1] in b"\r\n":
+        if data[0] == CR or data[0] == LF:
             self._skip_blank(data)
             return
         end = data.find(b"\r\n\r\n", start)
