@@ -7,7 +7,6 @@ line, so that a message cut there cannot look complete to a lenient reader.
 """
 
 import re
-from functools import lru_cache
 from string import hexdigits
 from typing import Final
 
@@ -26,14 +25,13 @@ _BAD_TRAILER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NO_DIGIT: Final = 16
 _DIGITS: Final = bytes(int(chr(byte), 16) if chr(byte) in hexdigits else _NO_DIGIT for byte in range(256))
 
-# Read digit by digit; a chunk that needs more of them is worth a look at its size line.
+# Read digit by digit; a chunk that needs more of them is worth a search.
 _SMALL_DIGITS: Final = 4
 
 _CR: Final = 0x0D
 _LF: Final = 0x0A
 
 
-@lru_cache(maxsize=1024)  # stream chunks come in a few hundred sizes
 def _size(line: bytes) -> int:
     match = _SIZE_LINE.fullmatch(line)
     if match is None:
@@ -63,10 +61,12 @@ class ChunkScanner:
     def feed(self, data: bytes) -> bytes:
         """Take the next piece; return the bytes that may be passed on now."""
         if not self._left and not self._trailers and not self._held:
-            start = _start_in_one_chunk(data)
-            if start:  # nearly every piece of a stream
+            start = self._take_small_size(data, 0)
+            if start and start + self._left == len(data) and data.endswith(b"\r\n"):
+                self._left = 0  # one whole chunk, as nearly every piece of a stream is
                 self.payload = data[start:-2]
                 return data
+            self._left = 0
         self._pieces = []
         try:
             return self._follow(data)
@@ -116,7 +116,26 @@ class ChunkScanner:
         self._left = stop - end
         return end
 
+    def _take_small_size(self, data: bytes, at: int) -> int:
+        """A size line of a few digits and nothing else, as nearly all are; 0 where it is none."""
+        size, stop, whole = 0, at + _SMALL_DIGITS, len(data) - 2
+        if stop > whole:
+            stop = whole
+        while at < stop:
+            digit = _DIGITS[data[at]]
+            if digit == _NO_DIGIT:
+                break
+            size = size * 16 + digit
+            at += 1
+        if size == 0 or data[at] != _CR or data[at + 1] != _LF:
+            return 0
+        self._left = size + 2
+        return at + 2
+
     def _take_size(self, data: bytes, at: int) -> int:
+        after = self._take_small_size(data, at)
+        if after:
+            return after
         newline = data.find(b"\n", at, at + MAX_SIZE_LINE_BYTES)
         if newline < 0:
             if len(data) - at >= MAX_SIZE_LINE_BYTES:
@@ -152,21 +171,3 @@ class ChunkScanner:
             name, colon, value = line.partition(b":")
             if not colon or _BAD_TRAILER.search(value) or classify(name)[0] is not Kind.PLAIN:
                 raise BadHead("a trailer is malformed")
-
-
-def _start_in_one_chunk(data: bytes) -> int:
-    """Where the payload begins in what is one whole, small chunk without extensions; 0 in all else."""
-    length = len(data)
-    if length < _SMALL_DIGITS + 4:
-        return 0
-    size = at = 0
-    digit = _DIGITS[data[0]]
-    while digit != _NO_DIGIT and at < _SMALL_DIGITS:
-        size = size * 16 + digit
-        at += 1
-        digit = _DIGITS[data[at]]
-    at += 2
-    if size == 0 or at + size + 2 != length:
-        return 0
-    is_framed = data[at - 2] == _CR and data[at - 1] == _LF and data.endswith(b"\r\n")
-    return at if is_framed else 0
