@@ -10,8 +10,12 @@ from proxy.web.facts import MAX_CLIENT_TEXT, MAX_METHOD, client_text, printable,
 
 
 def json_line(exchange: Exchange, ended: float) -> bytes:
-    """One JSON object and a line end; `ended` is the loop's clock."""
-    return orjson.dumps(_facts(exchange, ended), option=orjson.OPT_APPEND_NEWLINE)
+    """One JSON object and a line end; `ended` is the loop's clock.
+
+    orjson's own bytes are cut off a block of twice their size; where thousands of them are
+    kept, that costs 4 us each. Ours is a copy, and their block is used again for the next.
+    """
+    return orjson.dumps(_facts(exchange, ended)) + b"\n"
 
 
 def text_line(exchange: Exchange, ended: float) -> bytes:
