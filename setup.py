@@ -23,7 +23,7 @@ BYTE_PATH = {
     "proxy/usage": "answer choose ends estimate json_meter sse_meter",
     "proxy/web": "access_line answer attempt auth body cors dispatch downstream errors exchange facts forward"
     " inbox limits relay route run trace translate usage",
-    "proxy/wire": "chunked head_memory headers http1 json_bytes",
+    "proxy/wire": "chunked common_heads head_memory headers http1 json_bytes",
 }
 
 

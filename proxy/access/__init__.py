@@ -6,7 +6,7 @@ to hash it; where credentials come from is the stores' business.
 
 from proxy.access.addresses import Networks, address, client_ip, is_within, networks, trusted_networks
 from proxy.access.credential import Credential, KeyLimits, Status, digest, key_id, may_use
-from proxy.access.headers import CredentialHeaders, key_in
+from proxy.access.headers import CredentialHeaders, key_in, key_of
 from proxy.access.quota import Period, Quota, Unit, next_period_start, period_start
 from proxy.access.refusals import Answer, Answers, Refusal, refusal
 
@@ -28,6 +28,7 @@ __all__ = [
     "is_within",
     "key_id",
     "key_in",
+    "key_of",
     "may_use",
     "networks",
     "next_period_start",

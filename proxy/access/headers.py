@@ -1,7 +1,7 @@
 """Where a request's key stands: the first of the configured headers that holds one."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _BEARER = re.compile(rb"bearer +(.*)", re.IGNORECASE | re.DOTALL)
 _BLANK = b" \t"
@@ -23,15 +23,17 @@ class CredentialHeaders:
 
     def find(self, raw_headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
         """The key, from header lines as (name in any case, value)."""
-        best, found = len(self._ranks) + 1, None
-        for name, value in raw_headers:
-            lower = name.lower()
-            rank = self._ranks.get(lower)
-            if rank is not None and rank < best and (key := _key_in(lower, value)):
-                if rank == 0:
-                    return key
-                best, found = rank, key
-        return found
+        headers = [(name.lower(), value) for name, value in raw_headers]
+        found = (key_of(*headers[place]) for place in self.places([lower for lower, _ in headers]))
+        return next((key for key in found if key), None)
+
+    def places(self, lower_names: Sequence[bytes]) -> list[int]:
+        """Where among these headers a key may stand, in the order in which they are asked."""
+        ranks = self._ranks
+        return sorted(
+            (place for place, lower in enumerate(lower_names) if lower in ranks),
+            key=lambda place: ranks[lower_names[place]],
+        )
 
 
 def key_in(raw_headers: Iterable[tuple[bytes, bytes]], header_names: Iterable[str | bytes]) -> bytes | None:
@@ -39,8 +41,8 @@ def key_in(raw_headers: Iterable[tuple[bytes, bytes]], header_names: Iterable[st
     return CredentialHeaders(header_names).find(raw_headers)
 
 
-def _key_in(lower_name: bytes, value: bytes) -> bytes | None:
-    """Authorization needs its scheme, every other header is raw."""
+def key_of(lower_name: bytes, value: bytes) -> bytes | None:
+    """The key in a header's value: Authorization needs its scheme, every other is raw."""
     value = value.strip(_BLANK)
     if lower_name != b"authorization":
         return value or None

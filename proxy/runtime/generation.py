@@ -19,13 +19,14 @@ from proxy.stores.key_sources import KeyServices
 from proxy.upstream.discovery import backends_of
 from proxy.upstream.model_lists import MIN_AGE_SECONDS
 from proxy.upstream.models import Json, ModelTable, merge
+from proxy.wire.common_heads import CommonHeads
 from proxy.wire.head_memory import HeadMemory
-from proxy.wire.http1 import parse_request_head
 
 log = logging.getLogger(__name__)
 
 # Bytes of request heads that are remembered, twice over: ten thousand clients with small heads, or three
-# thousand coding agents. With all that is kept beside them they come to 12 MiB.
+# thousand coding agents. With all that is kept beside them they come to 15 MiB where each has a session's
+# name too, to half of that where they differ in nothing but their keys.
 MAX_REMEMBERED_HEADS = 1024 * 1024
 
 # Open to everybody: a load balancer's checks and a person's first look have no key.
@@ -55,7 +56,8 @@ class Runtime:
         self.limits = services.limits if config.rate_limit.enabled or keys is not None else None
         self.max_body_size = config.server.max_body_size
         self.access_format = config.logging.access.format
-        self.heads = HeadMemory(parse_request_head, MAX_REMEMBERED_HEADS)
+        self.credential_names = _credential_names(config)
+        self.heads = HeadMemory(CommonHeads(self.credential_names).read, MAX_REMEMBERED_HEADS)
         self.prefixes = tuple(prefix.encode() for prefix in config.server.prefixes)
         self._open = frozenset((*OPEN_PATHS, config.metrics.path.encode()))
         self._skipped = tuple(path.encode() for path in config.auth.skip_paths)
@@ -90,15 +92,13 @@ class Runtime:
         return cls(config, services, keys, key_services, generation)
 
     def _claim_pools(self) -> dict[str, LivePool]:
-        auth = self.config.auth
-        credential_names = [name.lower().encode() for name in auth.header_names] if auth.enabled else []
         return {
             name: live_pool(
                 name,
                 settings,
                 self._backends(name),
                 registry=self.services.endpoints,
-                credential_names=credential_names,
+                credential_names=self.credential_names,
             )
             for name, settings in self.config.pools.items()
         }
@@ -230,6 +230,11 @@ class Runtime:
             live.release(self.services.endpoints)
         if self.keys is not None:
             self.closing = asyncio.get_running_loop().create_task(self.keys.close())
+
+
+def _credential_names(config: Config) -> list[bytes]:
+    """The headers, in lower case, that hold clients' keys and never reach an upstream."""
+    return [name.lower().encode() for name in config.auth.header_names] if config.auth.enabled else []
 
 
 class Holder:

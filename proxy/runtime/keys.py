@@ -5,7 +5,7 @@ import logging
 import os
 
 from proxy import clock
-from proxy.access import Credential, CredentialHeaders, Refusal, digest, refusal
+from proxy.access import Credential, CredentialHeaders, Refusal, digest, key_of, refusal
 from proxy.config import Config
 from proxy.errors import Overloaded
 from proxy.stores.cached_keys import CachedStore
@@ -56,9 +56,21 @@ class Keys:
         """The key that a head holds, and its digest."""
         presented: tuple[bytes | None, bytes] | None = head.memo.get(self)
         if presented is None:
-            key = self._headers.find((line.name, line.value) for line in head.lines)
+            key = self._key(head)
             presented = head.memo[self] = key, digest(key) if key is not None else b""
         return presented
+
+    def _key(self, head: RequestHead) -> bytes | None:
+        """The key; heads that differ in one line's value have their lines in the same places."""
+        memo, lines = head.memo if head.common is None else head.common.memo, head.lines
+        places: list[int] | None = memo.get(self._headers)
+        if places is None:
+            places = memo[self._headers] = self._headers.places([line.lower for line in lines])
+        for place in places:
+            key = key_of(lines[place].lower, lines[place].value)
+            if key is not None:
+                return key
+        return None
 
     def _judged(self, found: Credential | None, ip: str) -> Credential | None:
         if found is None:

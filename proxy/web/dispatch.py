@@ -41,9 +41,10 @@ class Dispatcher:
         connection = request.connection
         head = connection.head
         assert head is not None
-        is_page = head.memo.get(self)
+        memo = head.memo if head.common is None else head.common.memo
+        is_page = memo.get(self)
         if is_page is None:
-            is_page = head.memo[self] = self._is_page(head.target)
+            is_page = memo[self] = self._is_page(head.target)
         connection.is_routed = is_page
         return self._page(request) if is_page else self._chain(request)
 

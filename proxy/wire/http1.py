@@ -105,6 +105,10 @@ class RequestHead:
 
     One head may serve many requests (see head_memory), so nobody changes it. In
     `memo` others keep what they worked out from it, under keys of their own.
+
+    Heads that differ in one line only, the one with the key, have a `common` one (see
+    common_heads), which lacks that line's value. What does not depend on it may be
+    worked out from there, and kept there for all of them; `own` is this head's line.
     """
 
     method: bytes
@@ -118,6 +122,8 @@ class RequestHead:
     expects_continue: bool = False
     path: bytes = b""  # the target without its query
     memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    common: "RequestHead | None" = field(default=None, init=False, repr=False, compare=False)
+    own: HeaderLine | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def has_body(self) -> bool:
@@ -125,11 +131,24 @@ class RequestHead:
 
     def with_length(self, length: int) -> "RequestHead":
         """The same head over a body of another length; `lines` still hold the old one."""
-        head = RequestHead(
+        head = self._with(self.lines, length)
+        head.memo, head.common, head.own = self.memo, self.common, self.own
+        return head
+
+    def with_line(self, at: int, line: HeaderLine) -> "RequestHead":
+        """The same head but for the line at this place, which neither frames nor drops anything."""
+        lines = self.lines.copy()
+        lines[at] = line
+        head = self._with(lines, self.content_length)
+        head.common, head.own = self, line
+        return head
+
+    def _with(self, lines: list[HeaderLine], length: int | None) -> "RequestHead":
+        return RequestHead(
             self.method,
             self.target,
             self.minor,
-            self.lines,
+            lines,
             self.dropped,
             length,
             self.chunked,
@@ -137,15 +156,18 @@ class RequestHead:
             self.expects_continue,
             self.path,
         )
-        head.memo = self.memo
-        return head
 
     def get(self, lower: bytes) -> bytes | None:
         """The first value of the header with this lower-case name; not for Content-Length."""
         value = self.memo.get(lower, _UNASKED)
         if value is _UNASKED:
-            value = self.memo[lower] = _first_value(self.lines, lower)
+            value = self.memo[lower] = self._first(lower)
         return value  # type: ignore[no-any-return]  # others keep other things beside it
+
+    def _first(self, lower: bytes) -> bytes | None:
+        if self.common is None or self.own is None or self.own.lower == lower:
+            return _first_value(self.lines, lower)
+        return self.common.get(lower)
 
 
 def _first_value(lines: list[HeaderLine], lower: bytes) -> bytes | None:
