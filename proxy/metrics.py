@@ -1,18 +1,15 @@
 """Counters of the request path, plain numbers until somebody scrapes.
 
 prometheus_client's own counters take a label look-up and a lock per
-observation; a dictionary and an addition cost a tenth. Its exposition format is
-used, over a registry of our own. Labels come from the configuration or from
-short fixed lists, never from a request.
+observation; a dictionary and an addition cost a tenth. So it only writes the page
+(see runtime.figures). Labels come from the configuration or from short fixed
+lists, never from a request.
 """
 
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
-
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from typing import Literal, NamedTuple
 
 # The Go LLMProxy's buckets, in milliseconds, and on to the length of an agent's turn.
 LATENCY_BUCKETS_MS = (10, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 30000, 60000, 120000, 300000, 600000)
@@ -31,6 +28,19 @@ PATHS = (
 
 Gauge = Callable[[], Iterable[tuple[tuple[str, ...], float]]]
 Merge = Literal["sum", "max", "min"]
+Kind = Literal["counter", "gauge", "histogram"]
+
+# A sample's name, its labels with their values, and the number.
+Sample = tuple[str, list[tuple[str, str]], float]
+
+
+class Family(NamedTuple):
+    """All samples of one metric, as Prometheus' data model has them."""
+
+    name: str
+    about: str
+    kind: Kind
+    samples: list[Sample]
 
 
 class Histogram:
@@ -84,8 +94,6 @@ class Metrics:
         self.events: defaultdict[tuple[str, str], int] = defaultdict(int)  # (counter's name, label) -> count
         self.in_flight = 0
         self.queue_wait = Histogram(FIRST_BYTE_BUCKETS)
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
 
     def request(self, labels: Labels, milliseconds: float, first_byte: float | None) -> None:
         series = self._series.get(labels)
@@ -115,74 +123,61 @@ class Metrics:
         if merge != "sum":
             self.merging[name] = merge
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Family]:
         """Everything, as it is now."""
         yield from self._requests()
-        tokens = CounterMetricFamily(
-            "llmproxy_usage_tokens", "Tokens by type", labels=self._names("type", "estimated")
-        )
-        for (kind, estimated), amount in self.tokens.items():
-            tokens.add_metric(self._values(kind, estimated), amount)
-        yield tokens
-        waits = HistogramMetricFamily(
-            "llmproxy_queue_wait_seconds", "Waiting for a busy pool", labels=self._names()
-        )
-        waits.add_metric(self._values(), self.queue_wait.buckets(), self.queue_wait.total)
-        yield waits
+        tokens = [
+            (self._labels(type=kind, estimated=estimated), amount)
+            for (kind, estimated), amount in self.tokens.items()
+        ]
+        yield _counter("llmproxy_usage_tokens", "Tokens by type", tokens)
+        waits = [(self._labels(), self.queue_wait)]
+        yield _histogram("llmproxy_queue_wait_seconds", "Waiting for a busy pool", waits)
         for event in sorted({name for name, _ in self.events}):
-            family = CounterMetricFamily(
-                f"llmproxy_{event}", event.replace("_", " "), labels=self._names("kind")
-            )
-            for (name, label), amount in self.events.items():
-                if name == event:
-                    family.add_metric(self._values(label), amount)
-            yield family
+            counts = [
+                (self._labels(kind=label), amount)
+                for (name, label), amount in self.events.items()
+                if name == event
+            ]
+            yield _counter(f"llmproxy_{event}", event.replace("_", " "), counts)
         for name, about, labels, read, is_counter in self._gauges:
-            family_of = CounterMetricFamily if is_counter else GaugeMetricFamily
-            gauge = family_of(name, about, labels=self._names(*labels))
-            for values, number in read():
-                gauge.add_metric(self._values(*values), number)
-            yield gauge
+            numbers = [
+                (self._labels(**dict(zip(labels, values, strict=True))), number) for values, number in read()
+            ]
+            yield _counter(name, about, numbers) if is_counter else _gauge(name, about, numbers)
 
-    def _requests(self) -> Iterator[Metric]:
-        names = self._names("path", "stream", "backend", "status")
-        requests = CounterMetricFamily("llmproxy_requests", "Requests answered", labels=names)
-        latency = HistogramMetricFamily("llmproxy_latency_ms", "Time to the answer's end", labels=names)
-        first = HistogramMetricFamily(
-            "llmproxy_ttft_seconds", "Time to the answer's first body byte", labels=names
-        )
-        for labels, series in self._series.items():
-            values = self._values(*labels)
-            requests.add_metric(values, series.requests)
-            latency.add_metric(values, series.latency_ms.buckets(), series.latency_ms.total)
-            if any(series.first_byte.counts):
-                first.add_metric(values, series.first_byte.buckets(), series.first_byte.total)
-        yield requests
-        yield latency
-        yield first
+    def _requests(self) -> Iterator[Family]:
+        known = [
+            (self._labels(path=path, stream=stream, backend=backend, status=status), series)
+            for (path, stream, backend, status), series in self._series.items()
+        ]
+        requests = [(labels, series.requests) for labels, series in known]
+        latency = [(labels, series.latency_ms) for labels, series in known]
+        first = [(labels, series.first_byte) for labels, series in known if any(series.first_byte.counts)]
+        yield _counter("llmproxy_requests", "Requests answered", requests)
+        yield _histogram("llmproxy_latency_ms", "Time to the answer's end", latency)
+        yield _histogram("llmproxy_ttft_seconds", "Time to the answer's first body byte", first)
 
-    def _names(self, *labels: str) -> list[str]:
-        return [*labels, *self._constant]
-
-    def _values(self, *values: str) -> list[str]:
-        return [*values, *self._constant.values()]
+    def _labels(self, **labels: str) -> list[tuple[str, str]]:
+        return [*labels.items(), *self._constant.items()]
 
 
-class _Collected:
-    """What prometheus_client's registry wants to be asked."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
+def _counter(name: str, about: str, numbers: Iterable[tuple[list[tuple[str, str]], float]]) -> Family:
+    name = name.removesuffix("_total")
+    return Family(name, about, "counter", [(f"{name}_total", labels, number) for labels, number in numbers])
 
 
-def exposition(families: Iterable[Metric]) -> bytes:
-    """Prometheus' text format."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collected(families))
-    return generate_latest(registry)
+def _gauge(name: str, about: str, numbers: Iterable[tuple[list[tuple[str, str]], float]]) -> Family:
+    return Family(name, about, "gauge", [(name, labels, number) for labels, number in numbers])
+
+
+def _histogram(name: str, about: str, found: Iterable[tuple[list[tuple[str, str]], Histogram]]) -> Family:
+    samples: list[Sample] = []
+    for labels, histogram in found:
+        buckets = histogram.buckets()
+        samples += [(f"{name}_bucket", [*labels, ("le", bound)], count) for bound, count in buckets]
+        samples += [(f"{name}_count", labels, buckets[-1][1]), (f"{name}_sum", labels, histogram.total)]
+    return Family(name, about, "histogram", samples)
 
 
 def path_label(path: bytes) -> str:

@@ -6,11 +6,14 @@ nothing (a lag, a state) the worst of them counts.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import orjson
-from prometheus_client import Metric
 
-from proxy.metrics import Merge, Metrics, exposition
+from proxy.metrics import Merge, Metrics
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 _Labels = tuple[tuple[str, str], ...]
 
@@ -25,20 +28,16 @@ def snapshot(metrics: Metrics) -> bytes:
     """What `merged` takes from each process."""
     return orjson.dumps(
         [
-            (
-                family.name,
-                family.documentation,
-                family.type,
-                metrics.merging.get(family.name, "sum"),
-                [(sample.name, list(sample.labels.items()), sample.value) for sample in family.samples],
-            )
-            for family in metrics.collect()
+            (name, about, kind, metrics.merging.get(name, "sum"), samples)
+            for name, about, kind, samples in metrics.collect()
         ]
     )
 
 
 def merged(snapshots: Iterable[bytes]) -> bytes:
-    """The page for all of them together."""
+    """The page for all of them together. Blocks: what writes it is loaded for the first page, a MiB."""
+    from prometheus_client import CollectorRegistry, Metric, generate_latest
+
     families: dict[str, Metric] = {}
     values: dict[str, dict[tuple[str, _Labels], float]] = {}
     for content in snapshots:
@@ -51,4 +50,16 @@ def merged(snapshots: Iterable[bytes]) -> bytes:
     for name, samples in values.items():
         for (sample, labels), value in samples.items():
             families[name].add_sample(sample, dict(labels), value)
-    return exposition(families.values())
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collected(families.values()))
+    return generate_latest(registry)
+
+
+class _Collected:
+    """What prometheus_client's registry wants to be asked."""
+
+    def __init__(self, families: Iterable["Metric"]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable["Metric"]:
+        return self._families
