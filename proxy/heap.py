@@ -7,6 +7,7 @@ sets the same by environment variables, and those count.
 """
 
 import os
+from collections.abc import Callable
 
 # mallopt(3)'s numbers, what each is called in the environment, and the value. 64 MiB are a few
 # hundred of an agent's prompts; pieces from 4 MiB on come and go by themselves, each in full.
@@ -20,14 +21,24 @@ _SETTINGS = (
 
 def keep_freed_memory() -> None:
     """To be called before there are threads; does nothing where the C library is another."""
-    wanted = [(number, value) for number, name, value in _SETTINGS if name not in os.environ]
-    if not wanted:
-        return
+    mallopt = _c_function("mallopt")
+    for number, name, value in _SETTINGS:
+        if name not in os.environ and mallopt is not None:
+            mallopt(number, value)
+
+
+def give_back() -> None:
+    """What is free at this moment goes back to the kernel: after the start, a MiB."""
+    trim = _c_function("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _c_function(name: str) -> Callable[..., object] | None:
     try:
         from ctypes import CDLL
 
-        mallopt = CDLL(None).mallopt
+        found: Callable[..., object] = getattr(CDLL(None), name)
     except (ImportError, MemoryError, OSError, AttributeError):  # MemoryError: nothing may be executable
-        return
-    for number, value in wanted:
-        mallopt(number, value)
+        return None
+    return found

@@ -11,6 +11,7 @@ from types import FrameType
 
 from proxy import __version__
 from proxy.config import Config
+from proxy.heap import give_back
 from proxy.listeners import Sockets, url_of
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,10 @@ def begin_loading() -> None:
 def end_loading() -> None:
     """The start is over; of what lives now the collector need not look at anything again."""
     gc.collect()
+    give_back()
     gc.freeze()
+    # A small request leaves no circles behind; at Python's 700 a collection came every 20 requests
+    # and cost each of them 1.5 us.
     gc.set_threshold(10_000, 20, 20)
     gc.enable()
 

@@ -20,6 +20,13 @@ del pieces
 print(full - resident())
 """
 
+GIVE_BACK = """
+from proxy.heap import give_back
+
+give_back()
+print(full - resident())
+"""
+
 
 @pytest.mark.parametrize(("setting", "keeps"), [({}, True), ({"MALLOC_MMAP_THRESHOLD_": "65536"}, False)])
 def test_freed_pieces_stay(setting, keeps):
@@ -28,3 +35,11 @@ def test_freed_pieces_stay(setting, keeps):
     done = subprocess.run([sys.executable, "-c", FREE_MUCH], env=environ, capture_output=True, check=True)
 
     assert (int(done.stdout) < 10_000_000) is keeps
+
+
+def test_what_is_free_is_given_back_when_asked():
+    done = subprocess.run([sys.executable, "-c", FREE_MUCH + GIVE_BACK], capture_output=True, check=True)
+
+    kept, given = done.stdout.split()
+    assert int(kept) < 10_000_000
+    assert int(given) > 20_000_000
