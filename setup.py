@@ -22,7 +22,7 @@ BYTE_PATH = {
     "proxy/upstream": "connection connections endpoint outflow pool watch",
     "proxy/usage": "answer choose ends estimate json_meter sse_meter",
     "proxy/web": "access_line answer attempt auth body cors dispatch downstream errors exchange facts forward"
-    " inbox limits relay route run trace translate usage",
+    " host inbox limits output relay route run trace translate usage",
     "proxy/wire": "chunked common_heads head_memory headers http1 json_bytes",
 }
 

@@ -17,8 +17,9 @@ from proxy.upstream.outflow import Outflow
 from proxy.upstream.watch import Watch
 from proxy.web.answer import written
 from proxy.web.dispatch import Dispatcher
-from proxy.web.downstream import DownstreamConnection, Limits
+from proxy.web.downstream import DownstreamConnection
 from proxy.web.errors import Handler, error_body, error_headers
+from proxy.web.host import Limits
 from proxy.web.inbox import Inbox
 from proxy.web.trace import new_request_id
 

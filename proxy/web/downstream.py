@@ -9,21 +9,17 @@ pipelines waits, bounded. Every state has a deadline.
 import asyncio
 import logging
 import socket
-import struct
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
 from proxy.errors import BadRequest, HeadTooLarge, ProxyError, RequestTimeout, TargetTooLong
 from proxy.runtime import Runtime
-from proxy.upstream.outflow import Outflow
-from proxy.upstream.watch import Watch
 from proxy.web.answer import Sent, plain_answer
 from proxy.web.body import Content, RequestBody, whole
-from proxy.web.inbox import Inbox
+from proxy.web.host import Host
+from proxy.web.output import Flow, Output
 from proxy.web.request import Request
 from proxy.web.run import Run
 from proxy.wire.http1 import MAX_TARGET_BYTES, RequestHead
@@ -44,49 +40,9 @@ LINGER_SECONDS = 2.0
 # A client that does not take the last bytes of its answer is let go after this.
 FLUSH_SECONDS = 10.0
 
-# Pieces above this are written at once: they fill the transport's buffer (64 KiB), and it must say so
-# before more is read.
-MAX_HELD_BYTES = 32 * 1024
-
 CR: Final = 13
 LF: Final = 10
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Flow(Protocol):
-    """Whoever writes an answer piece by piece, and must be told when the client is slow."""
-
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds and bytes for one client connection."""
-
-    head_bytes: int = 64 * 1024
-    read_timeout: float = 10.0
-    idle_timeout: float = 75.0
-
-
-class Host(Protocol):
-    """What a connection needs from the server it belongs to."""
-
-    limits: Limits
-    is_draining: bool
-    connections: "set[DownstreamConnection]"
-    watch: Watch
-    outflow: Outflow
-    inbox: Inbox
-    loop: asyncio.AbstractEventLoop
-    handler: Callable[[Request], Awaitable[web.StreamResponse]]
-
-    @property
-    def runtime(self) -> Runtime:
-        """The generation that serves new requests."""
-
-    def refused(self, connection: "DownstreamConnection", error: ProxyError, *, is_head: bool) -> bytes:
-        """Account for a request that never became one; returns the answer to send."""
 
 
 class State(Enum):
@@ -98,7 +54,7 @@ class State(Enum):
     CLOSING = "closing"  # answered; the output drains
 
 
-class DownstreamConnection(asyncio.BufferedProtocol):
+class DownstreamConnection(Output):
     """One client's connection. `is_gone` tells that the client left."""
 
     # What a connection begins with; most of it never changes on a short one.
@@ -108,45 +64,31 @@ class DownstreamConnection(asyncio.BufferedProtocol):
     _body: RequestBody | None = None
     _continue_sent = False
     run: Run | None = None  # the handlers at work
-    _flow: Flow | None = None
     _reading_paused = False
     _fills_body = False  # the next input goes straight into the body
     _is_flooded = False
     _served = 0
-    _writable: asyncio.Future[None] | None = None
-    _unsent: tuple[bytes, ...] = ()  # what the next flush writes
-    _ends_with_flush = False
     head: RequestHead | None = None
     exchange: "Exchange | None" = None  # the one that runs
     runtime: Runtime
-    transport: asyncio.Transport | None = None
-    writing_paused = False
     is_gone = False
     is_forwarding = False
     is_routed = False  # aiohttp's router found the handler of the request that runs
     aborted_for = ""
     # aiohttp's Request and StreamWriter ask their protocol for these.
-    peername: object = None
-    peer_ip = ""
-    ssl_context: object = None
     max_field_size = 8190
     max_line_size = 8190
     max_headers = 128
-    _paused = False
 
     def __init__(self, host: Host) -> None:
-        self.host = host
-        self.loop = host.loop
+        super().__init__(host)
         self._since = host.loop.time()  # when the state began; in BUSY, when the last input came
         self._inbox = host.inbox
 
     # -- asyncio.BufferedProtocol ------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape only
-        self.peername = peer = transport.get_extra_info("peername")
-        self.peer_ip = str(peer[0]) if isinstance(peer, tuple) else "local"
-        self.ssl_context = transport.get_extra_info("sslcontext")
+        super().connection_made(transport)
         self.host.connections.add(self)
         self.host.watch.add(self)
 
@@ -194,16 +136,8 @@ class DownstreamConnection(asyncio.BufferedProtocol):
         self.host.connections.discard(self)
         self.host.watch.discard(self)
 
-    def pause_writing(self) -> None:
-        self.writing_paused = self._paused = True
-        if self._flow is not None:
-            self._flow.pause()
-
     def resume_writing(self) -> None:
-        self.writing_paused = self._paused = False
-        if self._flow is not None:
-            self._flow.resume()
-        self._wake_writer()
+        self._resumed()
         if self._state is State.FULL:
             self._enter(State.BUSY)
             self._go_on()
@@ -225,11 +159,6 @@ class DownstreamConnection(asyncio.BufferedProtocol):
         """The request's whole body if it is here in one piece, or empty; None to await `read_body`."""
         return whole(self._content, limit) if self._body is None else None
 
-    @property
-    def sockname(self) -> object:
-        """Our own address; aiohttp's Request asks its protocol for it."""
-        return self.transport.get_extra_info("sockname") if self.transport is not None else None
-
     def payload(self) -> RequestBody | Content:
         """The body, for aiohttp's `Request`."""
         return self._body or Content(self._content)
@@ -240,23 +169,6 @@ class DownstreamConnection(asyncio.BufferedProtocol):
         self.is_forwarding = flow is not None
         if flow is not None and self.writing_paused:
             flow.pause()
-
-    def write(self, data: bytes) -> None:
-        if not self._unsent:
-            self.host.outflow.add(self)
-        self._unsent += (data,)
-        if len(data) > MAX_HELD_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand what was written to the kernel now."""
-        unsent, self._unsent = self._unsent, ()
-        if self.transport is None:
-            return
-        if unsent:
-            self.transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
-        if self._ends_with_flush:
-            self.transport.close()
 
     def cut(self, *, reset: bool) -> None:
         """End an answer that is not whole, so that nobody can take it for a whole one.
@@ -294,11 +206,6 @@ class DownstreamConnection(asyncio.BufferedProtocol):
     @property
     def is_busy(self) -> bool:
         return self._state is State.BUSY
-
-    @property
-    def has_unsent(self) -> bool:
-        """Something waits for the next flush."""
-        return bool(self._unsent)
 
     @property
     def is_expecting(self) -> bool:
@@ -540,11 +447,6 @@ class DownstreamConnection(asyncio.BufferedProtocol):
         else:
             self.transport.close()
 
-    def _linger_zero(self) -> None:
-        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
     def _enter(self, state: State) -> None:
         self._state = state
         self._since = self.loop.time()
@@ -558,18 +460,6 @@ class DownstreamConnection(asyncio.BufferedProtocol):
         if self._reading_paused and self.transport is not None and not self.transport.is_closing():
             self._reading_paused = False
             self.transport.resume_reading()
-
-    async def _drain_helper(self) -> None:
-        """aiohttp's StreamWriter waits here for a slow client."""
-        if self.writing_paused and self.transport is not None:
-            self._writable = self.loop.create_future()
-            await self._writable
-        if self.transport is None:
-            raise ConnectionResetError("the client left")
-
-    def _wake_writer(self) -> None:
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
 
 
 def _may_be_head(data: bytes) -> bool:
