@@ -44,7 +44,7 @@ def end_loading() -> None:
     gc.freeze()
     # A small request leaves no circles behind; at Python's 700 a collection came every 20 requests
     # and cost each of them 1.5 us.
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(5_000, 10, 10)
     gc.enable()
 
 

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from proxy.errors import MethodNotAllowed, NotFound, ProxyError
 from proxy.web.answer import Sent
+from proxy.web.exchange import Exchange
 from proxy.web.request import Request
 
 log = logging.getLogger(__name__)
@@ -25,13 +26,16 @@ async def errors(request: Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except ProxyError as error:
-        failure = error
+        return _ended(exchange, error)
     except web.HTTPException as error:
-        failure = _of_aiohttp(error)
+        return _ended(exchange, _of_aiohttp(error))
     except Exception as error:
         # Whatever it is, the client gets an answer and the process goes on. The message may hold input.
         log.error("a request failed", extra={"id": exchange.id, "kind": type(error).__name__}, exc_info=error)
-        failure = ProxyError("Something went wrong inside the gateway.")
+        return _ended(exchange, ProxyError("Something went wrong inside the gateway."))
+
+
+def _ended(exchange: Exchange, failure: ProxyError) -> web.StreamResponse:
     exchange.error = failure.code or failure.type
     if exchange.answer is not None:
         exchange.connection.cut(reset=False)
