@@ -8,7 +8,7 @@ declared here is no usual answer, and is left to those who know every dialect.
 
 from typing import Annotated
 
-from msgspec import DecodeError, Meta, Struct
+from msgspec import Meta, Struct
 from msgspec.json import Decoder
 
 from proxy.usage.tokens import MAX_TOKENS, Usage
@@ -76,7 +76,7 @@ def usual(document: bytes) -> tuple[Usage, str | None] | None:
     """What a usual answer used, and its id; None for all others, among them what is no JSON."""
     try:
         answer = _decode(document)
-    except (DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a DecodeError, or an id that is no UTF-8
         return None
     counts = answer.usage
     prompt, total, completion = counts.prompt_tokens, counts.total_tokens, counts.completion_tokens

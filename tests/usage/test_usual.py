@@ -78,9 +78,27 @@ def test_usual_answers_are_read(usage, expected):
     assert usual(orjson.dumps({"id": "one", "usage": usage})) == (expected, "one")
 
 
+@given(ANSWERS, st.integers(0), st.binary(min_size=1, max_size=2))
+def test_no_byte_out_of_place_does_any_harm(document, at, others):
+    raw = orjson.dumps({"id": "chatcmpl-é", **document})
+    at %= len(raw)
+
+    usual(raw[:at] + others + raw[at + 1 :])
+
+
 @pytest.mark.parametrize(
     "document",
-    [b"", b"{}", b"[]", b"null", b'{"usage":{"prompt_tokens":1,"total_tokens":1}', b'{"x":' + b"[" * 100_000],
+    [
+        *(
+            b"",
+            b"{}",
+            b"[]",
+            b"null",
+            b'{"usage":{"prompt_tokens":1,"total_tokens":1}',
+            b'{"x":' + b"[" * 100_000,
+        ),
+        b'{"id":"\xff","usage":{"prompt_tokens":1,"total_tokens":1}}',
+    ],
 )
 def test_what_is_no_usual_answer_is_left_to_others(document):
     assert usual(document) is None

@@ -131,6 +131,19 @@ async def test_usage_is_found_in_whole_answers_and_in_heads(metered):
     assert not any(record["estimated"] or record["incomplete"] for record in receiver.records)
 
 
+async def test_an_answer_whose_id_is_no_text_is_passed_on_and_billed(metered):
+    gateway, upstream, receiver = metered
+    body = json.dumps({"id": "?", "choices": [], "usage": USAGE}).encode().replace(b"?", b"\xff")
+    upstream.on_request = replies(answer(body))
+
+    async with await RawClient.connect(gateway.port) as client:
+        for _ in range(2):  # on the same connection
+            assert (await client.ask(post(body=CHAT))).body == body
+
+    records = await receiver.wait_records(2)
+    assert [(record["outcome"], record["estimated"]) for record in records] == [("complete", True)] * 2
+
+
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
 async def test_what_says_nothing_is_counted_and_flagged(metered, coding):
     gateway, upstream, receiver = metered
