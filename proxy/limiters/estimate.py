@@ -35,29 +35,17 @@ def estimate_tokens(body: bytes) -> int:
 
 
 def _completion_limit(body: bytes) -> int:
-    """The first limit on the answer found in the head of the body, else the last one in its tail."""
+    """The last limit on the answer found in the head of the body, else the last one in its tail."""
     size = len(body)
-    limit = _first(body, min(size, HEAD_BYTES))
+    limit = _last(body, 0, min(size, HEAD_BYTES))
     if limit is None and size > HEAD_BYTES:
         # a key that the first window cut in two is met again
-        limit = _last(body, max(HEAD_BYTES - len(_PREFIX), size - TAIL_BYTES))
+        limit = _last(body, max(HEAD_BYTES - len(_PREFIX), size - TAIL_BYTES), size)
     return limit or 0
 
 
-def _first(body: bytes, end: int) -> int | None:
-    start = 0
-    for _ in range(MAX_HITS):
-        start = body.find(_PREFIX, start, end)
-        if start < 0:
-            return None
-        if match := _LIMIT.match(body, start):
-            return int(match[1])
-        start += len(_PREFIX)
-    return None
-
-
-def _last(body: bytes, start: int) -> int | None:
-    end = len(body)
+def _last(body: bytes, start: int, end: int) -> int | None:
+    """The last one, which of two members of one name is the one most servers take."""
     for _ in range(MAX_HITS):
         end = body.rfind(_PREFIX, start, end)
         if end < 0:

@@ -59,7 +59,7 @@ def test_a_key_across_the_edge_of_the_first_window_is_found(shift):
 
 def test_the_search_is_bounded():
     in_the_middle = b" " * HEAD_BYTES + b'"max_tokens": 77,' + b" " * TAIL_BYTES
-    repeated = b'"max_x": 1,' * MAX_HITS + b'"max_tokens": 77,'
+    repeated = b'"max_tokens": 77,' + b'"max_x": 1,' * MAX_HITS
 
     assert completion(in_the_middle) == 0
     assert completion(repeated) == 0
