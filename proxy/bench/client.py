@@ -27,6 +27,10 @@ class BenchError(Exception):
     """The benchmark cannot go on; the message is for the user."""
 
 
+class Unheard(BenchError):
+    """A connection that had served before was closed, and nothing of an answer had come."""
+
+
 @dataclass(slots=True)
 class Answer:
     """One request, as its client saw it. Times are perf_counter's."""
@@ -80,11 +84,24 @@ class Client(asyncio.Protocol):
         self._scanner = ChunkScanner()
         self._left = 0
         self._done: asyncio.Future[None] | None = None
+        self._has_served = False
         self.answers: list[Answer] = []
         self.content: list[bytes] | None = None  # where somebody wants to read it
 
     async def ask(self, request: bytes) -> Answer:
         """Send a request and wait for the end of its answer."""
+        try:
+            return await self._ask(request)
+        except Unheard:  # llama-server ends its connection after a stream without saying so before
+            self.answers.pop()
+            return await self._ask(request)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    async def _ask(self, request: bytes) -> Answer:
         loop = asyncio.get_running_loop()
         if self._transport is None or self._transport.is_closing():
             await self._connect(loop)
@@ -103,11 +120,6 @@ class Client(asyncio.Protocol):
             self.close()
         return answer
 
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
-
     def _may_go_on(self) -> bool:
         return self._head is not None and self._head.keep_alive and self._head.framing is not Framing.CLOSE
 
@@ -122,6 +134,7 @@ class Client(asyncio.Protocol):
     # -- asyncio.Protocol --------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._has_served = False
         self._transport = transport  # type: ignore[assignment]  # uvloop's is an asyncio.Transport by shape only
 
     def data_received(self, data: bytes) -> None:
@@ -129,7 +142,7 @@ class Client(asyncio.Protocol):
         try:
             self._read(data, now)
         except BadHead as error:
-            self._fail(f"the server's answer is no clean HTTP: {error}")
+            self._fail(BenchError(f"the server's answer is no clean HTTP: {error}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -137,8 +150,10 @@ class Client(asyncio.Protocol):
             return
         if self._head is not None and self._head.framing is Framing.CLOSE:
             self._end(perf_counter())
+        elif self._has_served and not self._received:
+            self._fail(Unheard("the server closed the connection instead of an answer"))
         else:
-            self._fail("the server closed the connection inside an answer")
+            self._fail(BenchError("the server closed the connection inside an answer"))
 
     # -- inside ------------------------------------------------------------
 
@@ -181,10 +196,11 @@ class Client(asyncio.Protocol):
 
     def _end(self, now: float) -> None:
         self._answer.ended = now
+        self._has_served = True
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, error: BenchError) -> None:
         if self._done is not None and not self._done.done():
-            self._done.set_exception(BenchError(why))
+            self._done.set_exception(error)
         self.close()

@@ -11,7 +11,7 @@ LOGGER = "proxy.usage"
 
 
 class LogLines:
-    """To the logger `proxy.usage`, the record's fields as the line's own."""
+    """To the logger `proxy.usage`, the record's fields and counts as the line's own."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -19,7 +19,9 @@ class LogLines:
 
     async def deliver(self, lines: Sequence[bytes], *, singly: bool = False) -> Delivery:
         for line in lines:
-            self._log.info("usage", extra={"usage": orjson.loads(line)})
+            record = orjson.loads(line)
+            counts = record.pop("usage", {})
+            self._log.info("usage", extra=record | counts)
         return Delivery()
 
     async def close(self) -> None:

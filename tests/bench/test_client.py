@@ -76,6 +76,26 @@ async def test_a_server_that_closes_gets_a_new_connection(raw):
         client.close()
 
 
+@pytest.mark.parametrize("ending", ["close", "reset"])
+async def test_a_server_that_closes_between_answers_is_asked_again(ending):
+    """As llama-server does after a stream: it says that it keeps the connection, and ends it."""
+
+    async def script(connection, request):
+        if connection.served == 2:
+            getattr(connection, ending)()
+        else:
+            connection.write(answer(b"hello"))
+
+    async with ScriptedUpstream(script) as upstream:
+        client = Client(target_of(upstream))
+        for _ in range(3):
+            assert (await client.ask(target_of(upstream).request("GET", "/v1/x"))).status == 200
+
+        assert len(client.answers) == 3
+        assert len(upstream.connections) == 3
+        client.close()
+
+
 @pytest.mark.parametrize(
     "raw", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", b"no HTTP\r\n\r\n"]
 )

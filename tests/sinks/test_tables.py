@@ -1,6 +1,7 @@
 """Usage records in tables, and in the log."""
 
 import asyncio
+import json
 import logging
 import sqlite3
 import stat
@@ -13,6 +14,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateTable
 
+from proxy.logs import JsonLines, TextLines
 from proxy.sinks.database import DatabaseTable, insert_after_asking, insert_or_skip, make_table
 from proxy.sinks.kinds import KINDS
 from proxy.sinks.log import LogLines
@@ -197,9 +199,22 @@ async def test_the_log_gets_one_line_for_each_record(caplog):
     await sink.close()
 
     assert not delivery.left
-    assert [(line.name, line.msg, line.usage["id"]) for line in caplog.records] == [
+    assert [(line.name, line.msg, line.id) for line in caplog.records] == [
         ("proxy.usage", "usage", "r-1"), ("proxy.usage", "usage", "r-2"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_a_line_of_the_log_holds_the_whole_record(caplog, number):
+    with caplog.at_level(logging.INFO):
+        await LogLines("log").deliver([record(number)])
+
+    (line,) = caplog.records
+    found, whole = json.loads(JsonLines().format(line)), json.loads(record(number))
+    counts = whole.pop("usage", {})
+    assert found == found | whole | counts
+    assert set(found) == {"time", "level", "event", "logger"} | set(whole) | set(counts)
+    assert f"id=r-{number} " in TextLines().format(line)
 
 
 def test_every_kind_has_a_name():
