@@ -16,9 +16,9 @@ from proxy.wire.http1 import BadHead, RequestHead
 # What may lie here before a handler has asked for the body: most requests whole.
 MAX_UNREAD_BYTES = 256 * 1024
 
-# Above this, which few prompts are, there is room for a body only when a quarter of it has come: what a
-# client announces and never sends must not fill memory.
-ROOM_AT_ONCE = 512 * 1024
+# There is room for a body when a part of it has come, for what a client announces and never sends must not
+# fill memory: a thirty-second, or above this size, which few prompts have, a quarter.
+MAX_USUAL_BYTES = 512 * 1024
 
 
 class RequestBody:
@@ -74,6 +74,11 @@ class RequestBody:
             self._make_room()
         return self._room
 
+    @property
+    def will_have_room(self) -> bool:
+        """Somebody waits for the rest, and there is room for it when a little more has come."""
+        return self._waiter is not None and 0 < self._left <= MAX_USUAL_BYTES - self._size
+
     def filled(self, size: int) -> None:
         """So many bytes of the room are the body's."""
         room = self._room
@@ -125,7 +130,8 @@ class RequestBody:
 
     def _make_room(self) -> None:
         size = self._size + self._left
-        if not self._left or self._failure is not None or size > max(ROOM_AT_ONCE, 4 * self._size):
+        needed = size // (32 if size <= MAX_USUAL_BYTES else 4)
+        if not self._left or self._failure is not None or self._size < needed:
             return
         self._content.seek(size - 1)
         self._content.write(b"\0")

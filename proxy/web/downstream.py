@@ -99,7 +99,9 @@ class DownstreamConnection(Output):
             return self._inbox.first
         room = body.room()
         self._fills_body = room is not None
-        return room if room is not None else self._inbox.whole
+        if room is not None:
+            return room
+        return self._inbox.first if body.will_have_room else self._inbox.whole
 
     def buffer_updated(self, nbytes: int) -> None:
         body = self._body

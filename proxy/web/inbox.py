@@ -12,7 +12,7 @@ FIRST_BYTES = 16 * 1024
 
 
 class Inbox:
-    """`first` is to be read into while a head may come, `whole` later on."""
+    """`first` is to be read into while a head may come, or a body begins; `whole` later on."""
 
     def __init__(self) -> None:
         self.whole = memoryview(bytearray(INBOX_BYTES))

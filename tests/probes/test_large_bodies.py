@@ -70,13 +70,14 @@ async def test_so_it_does_with_tls(new_gateway, upstream, backend_port, tmp_path
             await exchange(client, upstream, size)
 
 
-async def test_what_is_announced_and_does_not_come_takes_no_memory(new_gateway, upstream, backend_port):
-    """Each would be within the limit of a body; together they would be 1 GiB."""
+@pytest.mark.parametrize("size", [512 * KIB, 16 * MIB])
+async def test_what_is_announced_and_does_not_come_takes_no_memory(new_gateway, upstream, backend_port, size):
+    """Each would be within the limit of a body; together the larger ones would be 1 GiB."""
     gateway, number = new_gateway(settings(backend_port)), 64
     before = gateway.own_bytes
     clients = [await RawClient.connect(gateway.port) for _ in range(number)]
     for client in clients:
-        await client.send(announced(16 * MIB))
+        await client.send(announced(size))
         await invited(client)
         await client.send(b"x" * 10 * KIB)
     assert (await ask(gateway.port, get())).status == 200  # so what they sent has been read

@@ -89,14 +89,12 @@ def test_no_byte_out_of_place_does_any_harm(document, at, others):
 @pytest.mark.parametrize(
     "document",
     [
-        *(
-            b"",
-            b"{}",
-            b"[]",
-            b"null",
-            b'{"usage":{"prompt_tokens":1,"total_tokens":1}',
-            b'{"x":' + b"[" * 100_000,
-        ),
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b'{"usage":{"prompt_tokens":1,"total_tokens":1}',
+        b'{"x":' + b"[" * 100_000,
         b'{"id":"\xff","usage":{"prompt_tokens":1,"total_tokens":1}}',
     ],
 )
