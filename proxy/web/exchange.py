@@ -154,10 +154,13 @@ class Exchange:
         try:
             meter.feed(payload)
         except Exception as error:
-            # An observer that fails is switched off; the stream goes on.
-            log.error("metering failed", extra={"id": self.id}, exc_info=error)
-            self.runtime.services.metrics.count("meter_failures")
-            self.meter = None
+            self._switch_off(error)
+
+    def _switch_off(self, error: Exception) -> None:
+        """An observer that fails is not asked again; the answer goes on, and its record is an estimate."""
+        log.error("metering failed", extra={"id": self.id}, exc_info=error)
+        self.runtime.services.metrics.count("meter_failures")
+        self.meter = None
 
     def looks_whole(self, head: AnswerHead) -> bool:
         """For an answer that ends with its connection: whether its content says that it is finished."""
@@ -171,5 +174,14 @@ class Exchange:
     def finish_metering(self) -> Metered:
         """What was learned from the answer's body."""
         if self.metered is None:
-            self.metered = self.meter.finish() if self.meter is not None else Metered()
+            self.metered = self._learned()
         return self.metered
+
+    def _learned(self) -> Metered:
+        if self.meter is None:
+            return Metered()
+        try:
+            return self.meter.finish()
+        except Exception as error:
+            self._switch_off(error)
+            return Metered()

@@ -1,11 +1,10 @@
 """What a request's head says to the gateway itself, worked out once for all requests that begin alike."""
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from proxy.access.masking import masked
 from proxy.metrics import path_label
-from proxy.runtime import Runtime
 from proxy.wire.http1 import RequestHead
 
 # What a client chose itself is cut to this, so that a line stays a line.
@@ -17,6 +16,13 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 
 _ID, _FORWARDED_FOR, _ORIGIN = b"x-request-id", b"x-forwarded-for", b"origin"
 _READ = frozenset((_ID, _FORWARDED_FOR, _ORIGIN))
+
+
+class Paths(Protocol):
+    """What the configuration says about paths; a Runtime knows."""
+
+    def forwards(self, target: bytes) -> bool: ...
+    def skips_key(self, target: bytes) -> bool: ...
 
 
 class Facts(NamedTuple):
@@ -33,7 +39,7 @@ class Facts(NamedTuple):
     skips_key: bool  # and without a key
 
     @classmethod
-    def of(cls, head: RequestHead, runtime: Runtime) -> "Facts":
+    def of(cls, head: RequestHead, runtime: Paths) -> "Facts":
         """The facts of a head that this runtime has read."""
         facts: Facts | None = head.memo.get(cls)
         if facts is None:
