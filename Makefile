@@ -38,7 +38,7 @@ run: $(VENV)/.installed
 
 install: $(VENV)/.installed
 	@$(if $(COMPILE),$(MAKE) --no-print-directory compile || { $(uncompile); \
-		echo "not compiled: llmproxy runs all the same but a small request costs a half more"; },$(uncompile))
+		echo "not compiled: llmproxy runs all the same but a small request costs twice as much"; },$(uncompile))
 
 install-dev: $(VENV)/.installed-dev
 
