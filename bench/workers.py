@@ -95,7 +95,7 @@ async def measure(rounds: int, streams: int, folder: Path) -> list[str]:
         "",
         f"Two workers with a share each take{scaled}"
         if scaled
-        else "Shares of a core need root and cgroups.",
+        else "Shares of a core need root, cgroups and usual priority.",
         "",
         f"{streams} streams over two workers: {' and '.join(map(str, streams_of))}.",
     ]

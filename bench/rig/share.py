@@ -4,6 +4,7 @@ Where load, engine and gateway share two cores, this leaves the gateway the same
 and the others enough. It needs root and cgroups of either version.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,7 +16,9 @@ PERIOD = 10_000
 
 
 def can_share() -> bool:
-    """Whether this process may make groups with a share of their own."""
+    """Whether this process may make groups with a share of their own; a real-time one cannot be confined."""
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return False
     try:
         with _group("llmproxy-bench", 0.5):
             return True
