@@ -11,10 +11,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 from msgspec.json import Decoder
 
+from proxy.usage.answer import MAX_ID_CHARS
 from proxy.usage.tokens import MAX_TOKENS, Usage
-
-# No engine's ids are longer; a longer one is cut by those who know every dialect.
-MAX_ID_CHARS = 256
 
 Count = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.usage.answer import has_error, response_id, started_calls
+from proxy.usage.answer import MAX_ID_CHARS, has_error, response_id, started_calls
 from proxy.usage.tokens import MAX_TOKENS, Usage, usage_from_object
-from proxy.usage.usual import MAX_ID_CHARS, usual
+from proxy.usage.usual import usual
 
 COUNTS = st.one_of(
     st.integers(0, 9), st.sampled_from([None, -1, 2.0, True, "3", MAX_TOKENS, MAX_TOKENS + 1, [], {}])
